@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The byte source that is always there: the Glance HTTP API."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+
+class ChunkSource:
+    """The body of an HTTP response, as chunks of any size."""
+
+    size = None
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b'')
+
+    def extents(self) -> Iterator[tuple[int, int | None]]:
+        """Yield the one extent there is."""
+        yield 0, None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill as much of buffer as one chunk does."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def finish(self) -> None:
+        """The end of the body is all that HTTP has to say."""
+
+    def close(self) -> None:
+        """Give the connection back, whatever was read of it."""
+        close = getattr(self._chunks, 'close', None)
+        if close is not None:
+            close()

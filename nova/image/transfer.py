@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One pass from a byte source to a durable file.
+
+Whatever an image comes by, Ceph or HTTP, it passes through :func:`transfer`:
+read once, hashed and written while it is read, checked, and only then given
+its name. Memory is bounded by a handful of buffers, however large the image;
+runs of zeros become holes in the file.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import importlib
+import mmap
+import os
+import stat
+import time
+from types import ModuleType
+from types import TracebackType
+from typing import Any
+from typing import Protocol
+from typing import Self
+
+from nova import exception
+from nova.i18n import _
+from nova.privsep import utils as privsep_utils
+from nova import utils
+
+#: Bytes of one buffer, and how many of them there are.
+BLOCK = 4 * 1024 * 1024
+BLOCKS = 8
+
+#: Offset, length and memory of a direct write are multiples of this.
+_ALIGNMENT = 4096
+#: An aligned run of zeros of this many bytes is left out of the file.
+_HOLE = 64 * 1024
+_ZEROS = bytes(BLOCK)
+
+#: What filesystems and kernels without O_TMPFILE answer (open(2)).
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+
+#: Called with the bytes done so far, and all there are, or None if unknown.
+Progress = Callable[[int, int | None], None]
+
+
+class SourceError(exception.NovaException):
+    """A source could not deliver the image; another one may."""
+    msg_fmt = _('%(reason)s')
+
+
+class Source(Protocol):
+    """Where the bytes of an image come from.
+
+    A source is an ordered list of extents; what lies between them is zeros.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole image, zeros included; None: not known (yet)."""
+
+    def extents(self) -> Iterator[tuple[int, int | None]]:
+        """Yield offset and length in bytes of each extent, in order.
+
+        A length of None is for an extent that goes on to the end. Each extent
+        is read to its end, by readinto, before the next is asked for.
+
+        :raises SourceError: the source cannot go on
+        """
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes of the extent.
+
+        :returns: how many; 0 only at the end of the stream
+        :raises SourceError: the source cannot go on
+        """
+
+    def finish(self) -> None:
+        """Called once, after the last byte.
+
+        :raises SourceError: what was read must not be used
+        """
+
+
+class Verifier(Protocol):
+    """Decides whether the bytes are those of the image."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def verify(self) -> None:
+        """Raise an exception unless the bytes taken are right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a transfer did."""
+    #: Bytes of the image.
+    size: int
+    #: Bytes written to the file; the rest of it is holes.
+    written: int
+    #: Seconds it took, from the first byte asked for to a durable file.
+    seconds: float
+
+
+def transfer(
+    source: Source, path: str, verifier: Verifier | None = None,
+    size: int | None = None, progress: Progress | None = None,
+) -> Report:
+    """Make the file at path from a source, or leave nothing there.
+
+    What stood at path is replaced. The file and its directory are synced
+    before this returns. Until then the image has no name, or, where the
+    filesystem cannot do without, the name of path with a dot before and
+    ``.partial`` behind it, which is removed on failure; only a killed process
+    can leave that one, and the next transfer to path removes it.
+
+    Not guaranteed: that two transfers to one path at the same time both
+    succeed. Nova holds a lock on the image in that case.
+
+    Under eventlet the blocking work is done by native threads.
+
+    :param verifier: a fresh one, or None to take the bytes as they come
+    :param size: bytes that the image must have; None: not known
+    :param progress: told how far it is, at most once for each block
+    :raises SourceError: the source failed, or is not of the right size
+    :raises OSError: the file cannot be written
+    :raises Exception: whatever the verifier raises
+    """
+    started = time.monotonic()
+    with Destination(path) as destination:
+        copy = _Copy(source, destination, verifier, size, progress)
+        utils.tpool_wrap(copy.run)()
+        source.finish()
+        if verifier is not None:
+            verifier.verify()
+        utils.tpool_wrap(destination.commit)()
+        return Report(copy.size, destination.written,
+                      time.monotonic() - started)
+
+
+def native(name: str) -> ModuleType:
+    """Return a standard module as it is without eventlet.
+
+    Threads, queues and polls of a transfer must not be green: they do work
+    that would block the hub.
+    """
+    eventlet = utils.get_eventlet()
+    if eventlet is None:
+        return importlib.import_module(name)
+    return eventlet.patcher.original(name)
+
+
+class Destination:
+    """A file that gets its name only when it is complete.
+
+    Written by O_DIRECT where the filesystem has it, so that an image does not
+    push the guests' pages out of memory, and through the page cache if not.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._directory, self._name = os.path.split(os.path.abspath(path))
+        self._partial = '.%s.partial' % self._name
+        self._fds = contextlib.ExitStack()
+        self._fd = self._dir_fd = -1
+        self._has_name = False
+        #: Bytes written so far.
+        self.written = 0
+
+    def __enter__(self) -> Self:
+        direct = privsep_utils.supports_direct_io(self._directory)
+        with self._fds:
+            self._dir_fd = self._own(os.open(
+                self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._unlink(self._name)
+            self._unlink(self._partial)
+            self._fd = self._own(self._create(os.O_DIRECT if direct else 0))
+            self._fds = self._fds.pop_all()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None,
+        exc: BaseException | None, traceback: TracebackType | None,
+    ) -> None:
+        with self._fds:
+            if self._has_name:
+                self._unlink(self._partial)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write data; offset, length and memory must be aligned."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._fd, data[done:], offset + done)
+        self.written += done
+
+    def sync(self, size: int) -> None:
+        """Give the file its size in bytes, and see it on the disk."""
+        os.ftruncate(self._fd, size)
+        self.written = min(self.written, size)
+        os.fsync(self._fd)
+
+    def commit(self) -> None:
+        """Give the file its name, durably."""
+        if self._has_name:
+            self._check_partial()
+        else:
+            # With a directory descriptor this is linkat(2), which unlike
+            # link(2) follows the link that /proc has.
+            os.link('/proc/self/fd/%d' % self._fd, self._partial,
+                    src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd,
+                    follow_symlinks=True)
+            self._has_name = True
+        os.replace(self._partial, self._name,
+                   src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        self._has_name = False
+        self._sync_directory()
+
+    def _own(self, fd: int) -> int:
+        self._fds.callback(os.close, fd)
+        return fd
+
+    def _create(self, direct: int) -> int:
+        flags = os.O_WRONLY | os.O_CLOEXEC | direct
+        try:
+            return os.open('.', flags | os.O_TMPFILE, 0o666,
+                           dir_fd=self._dir_fd)
+        except OSError as exc:
+            if exc.errno not in _NO_TMPFILE:
+                raise
+        fd = os.open(self._partial,
+                     flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666,
+                     dir_fd=self._dir_fd)
+        self._has_name = True
+        return fd
+
+    def _check_partial(self) -> None:
+        there = os.stat(self._partial, dir_fd=self._dir_fd,
+                        follow_symlinks=False)
+        if not os.path.samestat(os.fstat(self._fd), there):
+            self._has_name = False
+            raise FileExistsError(
+                errno.EEXIST, _('Somebody else writes this file too'),
+                os.path.join(self._directory, self._partial))
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._dir_fd)
+
+    def _sync_directory(self) -> None:
+        try:
+            os.fsync(self._dir_fd)
+        except OSError as exc:
+            # Some network filesystems have no such thing.
+            if exc.errno != errno.EINVAL:
+                raise
+
+
+def is_plain_destination(path: str) -> bool:
+    """Whether path is, or could become, a regular file.
+
+    Some callers of Nova's image API give the path of a FIFO or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(mode)
+
+
+class _Block:
+    """A part of the image in memory, shared by the threads that use it."""
+
+    def __init__(self) -> None:
+        # Anonymous memory begins at a page, as direct writes want it.
+        self.view = memoryview(mmap.mmap(-1, BLOCK))
+        self.offset = 0
+        self.length = 0
+        self.users = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gap:
+    """Zeros that are in no block."""
+    length: int
+
+
+class _Pool:
+    """The blocks that nobody uses."""
+
+    def __init__(self) -> None:
+        self._lock = native('threading').Lock()
+        self._unused = native('queue').SimpleQueue()
+        for _number in range(BLOCKS):
+            self._unused.put(_Block())
+
+    def take(self) -> _Block:
+        """Return a block, when one is free."""
+        return self._unused.get()
+
+    def release(self, item: _Block | _Gap) -> None:
+        """One user less; the last one gives the block back."""
+        if isinstance(item, _Gap):
+            return
+        with self._lock:
+            item.users -= 1
+            unused = not item.users
+        if unused:
+            self._unused.put(item)
+
+
+class _Stage:
+    """A native thread that does one thing with all blocks, in order.
+
+    When that fails the thread keeps taking blocks, unused, so that nobody
+    waits for it; the failure is raised where the blocks come from.
+    """
+
+    def __init__(
+        self, name: str, pool: _Pool, work: Callable[[_Block | _Gap], None],
+        last: Callable[[], None] | None = None,
+    ) -> None:
+        self._pool = pool
+        self._work = work
+        self._last = last
+        self._failure: BaseException | None = None
+        self._queue = native('queue').SimpleQueue()
+        self._thread = native('threading').Thread(
+            target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: _Block | _Gap) -> None:
+        """Queue item; raise what went wrong before, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+        self._queue.put(item)
+
+    def join(self) -> None:
+        """Wait for the end of all work; raise what went wrong with it."""
+        self._end()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """End the thread, whatever is still to do."""
+        if self._thread.is_alive():
+            self._failure = self._failure or SourceError(reason=_('Given up'))
+            self._end()
+
+    def _end(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        for item in iter(self._queue.get, None):
+            if self._failure is None:
+                self._attempt(self._work, item)
+            self._pool.release(item)
+        if self._failure is None and self._last is not None:
+            self._attempt(self._last)
+
+    def _attempt(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except BaseException as exc:
+            self._failure = exc
+
+
+class _Copy:
+    """The reading side of a transfer: fills blocks, hands them to stages."""
+
+    def __init__(
+        self, source: Source, destination: Destination,
+        verifier: Verifier | None, size: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._verifier = verifier
+        self._expected = size
+        self._progress = progress
+        self._block: _Block | None = None
+        # Where the next byte belongs, and up to where it is handed over.
+        self._position = 0
+        self._handed = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image handed over."""
+        return self._handed
+
+    def run(self) -> None:
+        """Copy all of it, to a synced file that has no name yet."""
+        with contextlib.ExitStack() as stack:
+            self._pool = _Pool()
+            self._stages = []
+            # Stages, pool and self know each other: 32 MiB that should not
+            # have to wait for the garbage collector.
+            stack.callback(vars(self).pop, '_pool')
+            stack.callback(vars(self).pop, '_stages')
+            self._start(stack, 'image-write', self._write, self._sync)
+            if self._verifier is not None:
+                self._start(stack, 'image-verify', self._verify)
+            self._read()
+            for stage in self._stages:
+                stage.join()
+
+    def _start(
+        self, stack: contextlib.ExitStack, name: str,
+        work: Callable[[_Block | _Gap], None],
+        last: Callable[[], None] | None = None,
+    ) -> None:
+        stage = _Stage(name, self._pool, work, last)
+        stack.callback(stage.abandon)
+        self._stages.append(stage)
+
+    def _read(self) -> None:
+        for offset, length in self._source.extents():
+            if offset < self._position:
+                raise SourceError(reason=_('The extents are not in order'))
+            self._check_fits(offset)
+            self._skip_to(offset)
+            self._read_extent(length)
+        size = self._source.size
+        if size is None:
+            size = self._position
+        if size < self._position or self._expected not in (None, size):
+            raise SourceError(
+                reason=_('It has %(size)d bytes, the image has %(expected)d') %
+                {'size': max(size, self._position),
+                 'expected': size if self._expected is None
+                 else self._expected})
+        self._skip_to(size)
+        self._hand_over()
+
+    def _check_fits(self, position: int) -> None:
+        if self._expected is not None and position > self._expected:
+            raise SourceError(
+                reason=_('It has more than the %d bytes of the image') %
+                self._expected)
+
+    def _read_extent(self, length: int | None) -> None:
+        end = None if length is None else self._position + length
+        while end is None or self._position < end:
+            view = self._room()
+            if end is not None:
+                view = view[:end - self._position]
+            count = self._source.readinto(view)
+            if not count and end is None:
+                return
+            if not count:
+                raise SourceError(reason=_('The stream ended early, after '
+                                           '%d bytes') % self._position)
+            self._position += count
+            self._check_fits(self._position)
+
+    def _room(self) -> memoryview:
+        """The rest of the block that the next byte belongs into."""
+        if self._block and self._position == self._block.offset + BLOCK:
+            self._hand_over()
+        if self._block is None:
+            block = self._pool.take()
+            # Blocks lie on a grid, which keeps their offsets aligned.
+            start = self._position % BLOCK
+            block.offset = self._position - start
+            block.view[:start] = _ZEROS[:start]
+            self._hand_over_gap(block.offset)
+            self._block = block
+        return self._block.view[self._position - self._block.offset:]
+
+    def _skip_to(self, offset: int) -> None:
+        block = self._block
+        if block is not None:
+            start = self._position - block.offset
+            stop = min(offset - block.offset, BLOCK)
+            block.view[start:stop] = _ZEROS[start:stop]
+            self._position = block.offset + stop
+            if stop == BLOCK:
+                self._hand_over()
+        self._position = offset
+
+    def _hand_over(self) -> None:
+        """Give what there is up to the position to the other threads."""
+        block, self._block = self._block, None
+        if block is None:
+            self._hand_over_gap(self._position)
+            return
+        block.length = self._position - block.offset
+        block.users = len(self._stages)
+        self._put(block, self._position)
+
+    def _hand_over_gap(self, end: int) -> None:
+        if end > self._handed:
+            self._put(_Gap(end - self._handed), end)
+
+    def _put(self, item: _Block | _Gap, end: int) -> None:
+        self._handed = end
+        for stage in self._stages:
+            stage.put(item)
+        if self._progress is not None:
+            self._progress(end, self._expected or self._source.size)
+
+    def _write(self, item: _Block | _Gap) -> None:
+        if isinstance(item, _Gap):
+            return
+        # The padding is cut off again by the final truncation.
+        padded = -(-item.length // _ALIGNMENT) * _ALIGNMENT
+        item.view[item.length:padded] = _ZEROS[item.length:padded]
+        for start, stop in _data_runs(item.view[:padded]):
+            self._destination.write(item.view[start:stop],
+                                    item.offset + start)
+
+    def _sync(self) -> None:
+        self._destination.sync(self._handed)
+
+    def _verify(self, item: _Block | _Gap) -> None:
+        assert self._verifier is not None
+        if isinstance(item, _Block):
+            self._verifier.update(item.view[:item.length])
+            return
+        for start in range(0, item.length, BLOCK):
+            self._verifier.update(memoryview(_ZEROS)[:item.length - start])
+
+
+def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of the parts of view that are not all zeros."""
+    start = -1
+    for unit in range(0, len(view), _HOLE):
+        # The one comparison in Python that is a memcmp without a copy.
+        if _ZEROS.startswith(view[unit:unit + _HOLE]):
+            if start >= 0:
+                yield start, unit
+                start = -1
+        elif start < 0:
+            start = unit
+    if start >= 0:
+        yield start, len(view)

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The privileged half of a direct image download.
+
+The Ceph keyring of a compute host need not be readable by nova-compute. What
+must be is one image, and this module exports it: it runs ``rbd`` as root with
+its standard output in a FIFO that the unprivileged caller made and reads.
+
+Nothing else crosses the boundary. No file is created, truncated or opened for
+writing on this side, so a compromised caller gains no way to write as root;
+what it can name is held to plain names, given to ``rbd`` by named options.
+"""
+
+import errno
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import time
+
+import nova.privsep
+
+#: ``rbd`` sub-commands that may be run: all bytes of a snapshot, or those of
+#: its allocated extents (Ceph's doc/dev/rbd-diff.rst).
+COMMANDS = ('export', 'export-diff')
+
+#: Seconds after which any export is ended, however it does.
+LONGEST_EXPORT = 24 * 60 * 60
+
+#: What ``rbd`` may do as root: read its keyring, whoever owns that.
+_CAPABILITIES = '-all,+dac_read_search'
+
+_ENVIRONMENT = {
+    'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    'LC_ALL': 'C.UTF-8',
+}
+_OPEN_SECONDS = 5.0
+_OPEN_PAUSE = 0.02
+_KILLED_SECONDS = 10.0
+_STDERR_TAIL = 4096
+_LONGEST_NAME = 255
+_FORBIDDEN = re.compile('[/@]')
+
+
+def check_name(what: str, value: str) -> str:
+    """Return value if it is a plain name, safe to give to ``rbd``.
+
+    ``rbd`` parses ``--image`` once more as ``pool/namespace/image@snap``, and
+    the parts found there override the other options. A name with ``/`` or
+    ``@`` in it is therefore refused, as is one that looks like an option.
+
+    :param what: what the name is of, for the error
+    :param value: the name of a pool, image, snapshot or Ceph client
+    :raises ValueError: value is no such name
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError('%s: a name is needed, not %r' % (what, value))
+    if len(value) > _LONGEST_NAME:
+        raise ValueError('%s: the name is longer than %d characters'
+                         % (what, _LONGEST_NAME))
+    if (value.startswith('-') or _FORBIDDEN.search(value) or
+            not value.isprintable()):
+        raise ValueError('%s: %r is not a plain name' % (what, value))
+    return value
+
+
+def _check_path(what: str, value: str) -> str:
+    if (not isinstance(value, str) or not value.isprintable() or
+            not os.path.isabs(value) or os.path.normpath(value) != value):
+        raise ValueError('%s: %r is not an absolute, plain path'
+                         % (what, value))
+    return value
+
+
+def _check_seconds(what: str, value: int) -> int:
+    if type(value) is not int or not 0 < value <= LONGEST_EXPORT:
+        raise ValueError('%s: %r is not a number of seconds from 1 to %d'
+                         % (what, value, LONGEST_EXPORT))
+    return value
+
+
+def _command_line(
+    command: str, conf: str, user: str, pool: str, image: str, snapshot: str,
+    connect_timeout: int, stall_timeout: int,
+) -> list[str]:
+    if command not in COMMANDS:
+        raise ValueError('%r is not one of %s' % (command, COMMANDS))
+    argv = [
+        'setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
+        '--inh-caps=-all', '--bounding-set=' + _CAPABILITIES, '--',
+        'rbd', command,
+        '--conf', _check_path('ceph.conf', conf),
+        '--pool', check_name('pool', pool),
+        '--image', check_name('image', image),
+        '--snap', check_name('snapshot', snapshot),
+        '--path', '-', '--no-progress',
+    ]
+    if user:
+        argv += ['--id', check_name('user', user)]
+    connect = str(_check_seconds('connect_timeout', connect_timeout))
+    stall = str(_check_seconds('stall_timeout', stall_timeout))
+    # librados waits for ever unless it is told otherwise, and would write the
+    # log and the admin socket that ceph.conf names.
+    return argv + [
+        '--client-mount-timeout', connect,
+        '--rados-mon-op-timeout', connect,
+        '--rados-osd-op-timeout', stall,
+        '--admin-socket=', '--log-file=', '--log-to-file=false',
+    ]
+
+
+def _open_fifo(path: str) -> int:
+    """Open the caller's FIFO for writing and nothing else.
+
+    Without O_CREAT, and without following a link. A FIFO that nobody reads
+    answers ENXIO, which is tried again for a few seconds.
+
+    :raises ValueError: path is not a FIFO
+    :raises OSError: it cannot be opened, or no reader came in time
+    """
+    deadline = time.monotonic() + _OPEN_SECONDS
+    if not stat.S_ISFIFO(os.lstat(path).st_mode):
+        raise ValueError('%s is not a FIFO' % path)
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        try:
+            fd = os.open(path, flags)
+            break
+        except OSError as exc:
+            if exc.errno != errno.ENXIO or time.monotonic() >= deadline:
+                raise
+            time.sleep(_OPEN_PAUSE)
+    # The path may name something else by now.
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ValueError('%s is not a FIFO' % path)
+    os.set_blocking(fd, True)
+    return fd
+
+
+class _Child:
+    """A running ``rbd`` and what is watched of it until it is gone."""
+
+    def __init__(self, argv: list[str], stdout: int) -> None:
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=stdout,
+            stderr=subprocess.PIPE, cwd='/', env=_ENVIRONMENT, umask=0o077,
+            close_fds=True, start_new_session=True)
+        assert self._process.stderr is not None
+        self._stderr = self._process.stderr.fileno()
+        self._tail = b''
+        self._ended = ''
+
+    def watch(self, fifo: int, seconds: float) -> tuple[int, str]:
+        """Wait until the child has ended, and end it when it must.
+
+        :param fifo: write end of the FIFO; POLLERR there says that the
+            reader is gone, which a child that does not write never notices
+        :param seconds: after this long the child is killed
+        :returns: exit status (negative: the signal) and the tail of stderr
+        """
+        deadline = time.monotonic() + seconds
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.register(fifo, 0)
+            poller.register(self._stderr, select.POLLIN)
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    if self._ended:
+                        break
+                    self._kill('it took longer than %d s' % seconds)
+                    deadline = time.monotonic() + _KILLED_SECONDS
+                    continue
+                ready = dict(poller.poll(left * 1000))
+                if self._stderr in ready and not self._read_stderr():
+                    poller.unregister(self._stderr)
+                if pidfd in ready:
+                    break
+                if fifo in ready:
+                    poller.unregister(fifo)
+                    self._kill('the reader closed the stream')
+                    deadline = time.monotonic() + _KILLED_SECONDS
+        finally:
+            os.close(pidfd)
+        return self._outcome()
+
+    def close(self) -> None:
+        """Leave no process, zombie or descriptor behind."""
+        if self._process.poll() is None:
+            self._kill('')
+            self._process.wait(_KILLED_SECONDS)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def _kill(self, reason: str) -> None:
+        self._ended = reason
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read_stderr(self) -> bool:
+        chunk = os.read(self._stderr, _STDERR_TAIL)
+        self._tail = (self._tail + chunk)[-_STDERR_TAIL:]
+        return bool(chunk)
+
+    def _outcome(self) -> tuple[int, str]:
+        status = self._process.wait(_KILLED_SECONDS)
+        os.set_blocking(self._stderr, False)
+        try:
+            while self._read_stderr():
+                pass
+        except BlockingIOError:
+            pass
+        tail = self._tail.decode('utf-8', 'replace').strip()
+        if self._ended:
+            tail = '\n'.join(filter(None, (tail, 'killed: ' + self._ended)))
+        return status, tail
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def export(
+    fifo: str, *, command: str, conf: str, user: str, pool: str, image: str,
+    snapshot: str, connect_timeout: int, stall_timeout: int,
+    time_limit: int = LONGEST_EXPORT,
+) -> tuple[int, str]:
+    """Run ``rbd`` and have it write a snapshot of an image into a FIFO.
+
+    Returns when ``rbd`` has ended, which it is made to when the reader closes
+    the FIFO or the time limit is reached. Occupies a thread of the privsep
+    daemon until then.
+
+    :param fifo: path of a FIFO that has a reader
+    :param command: ``export`` or ``export-diff``
+    :param conf: path of the cluster's ceph.conf
+    :param user: Ceph client, without ``client.``; empty: Ceph's default
+    :param pool: pool of the image
+    :param image: name of the image
+    :param snapshot: name of the snapshot
+    :param connect_timeout: seconds that ``rbd`` gives the monitors to answer
+    :param stall_timeout: seconds that ``rbd`` gives an OSD to answer
+    :param time_limit: seconds for all of it
+    :returns: the exit status of ``rbd`` (an errno; 127: it is not installed;
+        negative: the signal that ended it) and the last of what it said
+    :raises ValueError: an argument is not what it has to be; nothing was run
+    :raises OSError: the FIFO cannot be opened, or has no reader
+    """
+    argv = _command_line(command, conf, user, pool, image, snapshot,
+                         connect_timeout, stall_timeout)
+    limit = _check_seconds('time_limit', time_limit)
+    fd = _open_fifo(_check_path('FIFO', fifo))
+    try:
+        child = _Child(argv, fd)
+        try:
+            return child.watch(fd, limit)
+        finally:
+            child.close()
+    finally:
+        os.close(fd)
