@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compute host is to an image fetch, without the hypervisor."""
+
+import dataclasses
+import os
+import pathlib
+import pwd
+import re
+import sys
+
+from oslo_serialization import jsonutils
+
+from nova.tests.lab import cloud as lab_cloud
+from nova.tests.lab import config
+from nova.tests.lab import errors
+from nova.tests.lab import glance
+from nova.tests.lab import namespace
+from nova.tests.lab import process
+
+CEPH_USER = 'nova'
+SERVICE_ACCOUNT = 'nobody'
+
+PACKAGES = {
+    'sudo': 'sudo',
+    'qemu-img': 'qemu-utils',
+    'unshare': 'util-linux',
+    'nsenter': 'util-linux',
+    'mount': 'mount',
+    'rbd': 'ceph-common',
+}
+
+# A Unix socket's path has room for 107 characters, and privsep puts its
+# socket into a directory of its own below ours.
+_LONGEST_TMPDIR = 107 - len('/tmp12345678/privsep.sock')
+
+_FETCH = pathlib.Path(__file__).with_name('fetch.py')
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """The outcome of a fetch; the fields are those of fetch.Report."""
+
+    path: pathlib.Path
+    sha256: str
+    size: int
+    allocated: int
+    mode: int
+    uid: int
+    seconds: float
+    max_rss: int
+    log: list[str]
+
+
+class ComputeHost(process.LabFixture):
+    """A host with the compute service's files, user, sudo and privsep.
+
+    The service's user is unprivileged. Of the Ceph keyring it can read
+    nothing; sudo lets it start Nova's privsep helper and nothing else. Both
+    hold in a mount namespace of the host's own, so the machine is unchanged.
+
+    :ivar directory: everything of the host is below it
+    :ivar instances: instances_path, owned by the service's user
+    :ivar conf: nova.conf
+    :ivar ceph_conf: ceph.conf
+    :ivar keyring: the Ceph client's keyring, for root only
+    :ivar account: the service's user
+    """
+
+    def __init__(self, cloud: lab_cloud.Cloud, *,
+                 options: config.Options | None = None,
+                 name: str = 'compute',
+                 python: process.Argument = sys.executable) -> None:
+        """Describe the host; setUp() makes it.
+
+        :param options: nova.conf options over the usual ones; None as a
+            value takes an option out
+        :param name: of its directory, below the cloud's
+        :param python: interpreter of the Nova under test
+        """
+        super().__init__()
+        self.cloud = cloud
+        self.directory = cloud.directory / name
+        self.instances = self.directory / 'instances'
+        self.conf = self.directory / 'nova.conf'
+        self.ceph_conf = self.directory / 'ceph.conf'
+        self.keyring = (
+            self.directory / f'ceph.client.{CEPH_USER}.keyring')
+        entry = pwd.getpwnam(SERVICE_ACCOUNT)
+        self.account = namespace.Account(
+            entry.pw_name, entry.pw_uid, entry.pw_gid)
+        self._options = options or {}
+        # Not resolved: a venv's interpreter is a symbolic link.
+        self._python = pathlib.Path(os.path.abspath(python))
+
+    def _setUp(self) -> None:
+        process.require_root()
+        process.require_programs(PACKAGES)
+        self._make_directories()
+        self._write_ceph_client()
+        self.configure(self._options)
+        sudoers = config.write(
+            self.directory / 'sudoers', self._sudoers(), 0o440)
+        self._namespace = self.useFixture(namespace.Namespace(
+            self.directory / 'stage',
+            mounts=[(sudoers, pathlib.Path('/etc/sudoers'))],
+            reachable=[self.directory, _FETCH, *self._python_paths()],
+            account=self.account))
+        self.run(self._python, '-c', 'import nova')
+
+    def _make_directories(self) -> None:
+        self.directory.mkdir(mode=0o755)
+        (self.directory / 'stage').mkdir(mode=0o700)
+        for name in ('instances', 'state', 'locks', 'tmp'):
+            path = self.directory / name
+            path.mkdir(mode=0o755)
+            os.chown(path, self.account.uid, self.account.gid)
+        temporary = str(self.directory / 'tmp')
+        if len(temporary) > _LONGEST_TMPDIR:
+            raise errors.LabError(
+                f'The path {temporary} is too long for sockets below it: '
+                f'choose a shorter TMPDIR or NOVA_LAB_DIR.')
+
+    def _write_ceph_client(self) -> None:
+        """A keyring of least rights, and a ceph.conf that points to it."""
+        source = self.cloud.ceph.create_user(CEPH_USER, {
+            'mon': 'profile rbd',
+            'osd': f'profile rbd-read-only pool={glance.POOL}'})
+        config.write(self.keyring, source.read_text(), 0o600)
+        config.write(self.ceph_conf, config.render(
+            self.cloud.ceph.client_options(self.keyring)))
+
+    def configure(self, options: config.Options | None = None) -> None:
+        """Write nova.conf anew, with other options over the usual ones."""
+        config.write(self.conf, config.render(config.merge(
+            self._usual_options(), self.cloud.nova_options(), options or {})))
+
+    def _usual_options(self) -> config.Options:
+        return {
+            'DEFAULT': {
+                'instances_path': self.instances,
+                'state_path': self.directory / 'state',
+                'force_raw_images': False,
+                'debug': True,
+                'use_stderr': True,
+            },
+            'libvirt': {
+                'images_type': 'qcow2',
+                'images_rbd_ceph_conf': self.ceph_conf,
+                'rbd_user': CEPH_USER,
+            },
+            'glance': {'allowed_direct_url_schemes': 'rbd'},
+            'oslo_concurrency': {'lock_path': self.directory / 'locks'},
+            'nova_sys_admin': {'helper_command': ' '.join(
+                ['sudo', *self._privsep_helper()])},
+        }
+
+    def _privsep_helper(self) -> list[str]:
+        return [str(self._python.parent / 'privsep-helper'),
+                '--config-file', str(self.conf)]
+
+    def _sudoers(self) -> str:
+        command = ' '.join(re.sub(r'([,:=\\ ])', r'\\\1', word)
+                           for word in self._privsep_helper())
+        return (f'Defaults env_reset, !syslog\n'
+                f'{self.account.name} ALL = (root) NOPASSWD: {command}'
+                f' --privsep_context nova.privsep.sys_admin_pctxt'
+                f' --privsep_sock_path *\n')
+
+    def _python_paths(self) -> list[pathlib.Path]:
+        found = process.run([
+            self._python, '-P', '-c',
+            'import os, sys, nova\n'
+            'print(sys.prefix, sys.base_prefix, sep="\\n")\n'
+            'print(os.path.dirname(os.path.realpath(nova.__file__)))'])
+        return [pathlib.Path(line) for line in found.splitlines()]
+
+    def environment(self) -> dict[str, str]:
+        """The variables a command on the host has, logins aside."""
+        env = process.clean_environment(
+            HOME=str(self.directory / 'state'),
+            TMPDIR=str(self.directory / 'tmp'), no_proxy='127.0.0.1')
+        env['PATH'] = f'{self._python.parent}:{env["PATH"]}'
+        return env
+
+    def start(self, *command: process.Argument,
+              env: dict[str, str] | None = None) -> namespace.Running:
+        """Start a command as the service's user, in the background.
+
+        It is killed at the latest when the host is cleaned up.
+
+        :param env: variables over the usual ones
+        """
+        running = self._namespace.start(
+            *command, env=self.environment() | (env or {}))
+        self.addCleanup(running.end)
+        return running
+
+    def run(self, *command: process.Argument, timeout: float = 300,
+            env: dict[str, str] | None = None) -> str:
+        """Run a command as the service's user; return its output.
+
+        :param timeout: in seconds
+        :raises LabError: with its output when it fails
+        """
+        status, out, err = self.start(*command, env=env).wait(timeout)
+        if status:
+            raise errors.LabError(
+                f'Exit status {status} on the compute host: '
+                f'{" ".join(map(str, command))}\n{out}{err}'.rstrip())
+        return out
+
+    def fetch_argv(self, image_id: str, *,
+                   path: process.Argument | None = None,
+                   trusted_certs: list[str] | None = None
+                   ) -> list[process.Argument]:
+        """The command that fetches an image; see fetch()."""
+        argv: list[process.Argument] = [
+            # -P: modules beside fetch.py must not hide others.
+            self._python, '-P', _FETCH, '--config-file', self.conf, '--json']
+        if path:
+            argv += ['--path', path]
+        for certificate in trusted_certs or []:
+            argv += ['--trusted-cert', certificate]
+        return [*argv, image_id]
+
+    def fetch(self, image_id: str, *, user: str = 'demo',
+              path: process.Argument | None = None,
+              trusted_certs: list[str] | None = None,
+              env: dict[str, str] | None = None,
+              timeout: float = 600) -> Fetched:
+        """Fetch an image as nova-compute does on a cache miss.
+
+        :param user: whose image it is
+        :param path: download to this file, outside of the image cache
+        :param trusted_certs: ids of certificates to verify with
+        :param env: variables over the usual ones
+        :param timeout: in seconds
+        :raises FetchFailed: when Nova raised an error
+        :raises LabError: when it got no answer
+        """
+        argv = self.fetch_argv(
+            image_id, path=path, trusted_certs=trusted_certs)
+        login = self.cloud.token_environment(user)
+        status, out, err = self.start(
+            *argv, env=login | (env or {})).wait(timeout)
+        try:
+            answer = jsonutils.loads(out)
+        except ValueError as exc:
+            raise errors.LabError(
+                f'Exit status {status} and no report from '
+                f'{" ".join(map(str, argv))}\n{out}{err}') from exc
+        if status:
+            raise errors.FetchFailed(
+                answer['error'], answer['message'], answer['log'])
+        return Fetched(**answer | {'path': pathlib.Path(answer['path'])})
+
+    def processes(self) -> list[str]:
+        """The command lines of all that runs on the host now."""
+        return [' '.join(one.cmdline()) for one in self._namespace.processes()]
+
+    def enter_argv(self, *command: process.Argument) -> list[process.Argument]:
+        """How root runs a command on the host from elsewhere."""
+        return self._namespace.argv(*command)

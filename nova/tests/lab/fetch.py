@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nova-compute does when an image is not in its cache, and no more.
+
+It runs as a program of its own, as the compute service would: as the
+service's user, with its configuration file, its concurrency mode and its
+privsep daemon. It needs nothing of the lab but this file, so any Nova can be
+measured with it.
+
+The login comes from the usual environment variables: OS_AUTH_URL and
+OS_TOKEN, or OS_USERNAME, OS_PASSWORD and OS_PROJECT_NAME.
+"""
+
+if __name__ == '__main__':
+    from nova import monkey_patch
+    monkey_patch.patch(backend='threading')
+
+import argparse
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import hashlib
+import logging as py_logging
+import os
+import resource
+import shlex
+import sys
+import time
+import typing as ty
+
+from keystoneauth1.identity import v3
+from keystoneauth1 import session as ks_session
+from oslo_log import log as logging
+from oslo_privsep import priv_context
+from oslo_serialization import jsonutils
+from oslo_utils import fileutils
+from oslo_utils import uuidutils
+
+import nova.conf
+from nova import config
+from nova import context as nova_context
+from nova.image import glance
+from nova import objects
+from nova import utils
+from nova.virt.libvirt import imagebackend
+from nova.virt.libvirt import imagecache
+from nova.virt.libvirt import utils as libvirt_utils
+
+CONF = nova.conf.CONF
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One finished fetch.
+
+    :ivar path: the file it made or found
+    :ivar sha256: of the file's content, in hexadecimal
+    :ivar size: length in bytes
+    :ivar allocated: bytes on disk
+    :ivar mode: permission bits
+    :ivar uid: the owner
+    :ivar seconds: of the fetch alone, not of start-up or of this report
+    :ivar max_rss: the process's peak memory in bytes
+    :ivar log: what Nova logged, DEBUG included
+    """
+
+    path: str
+    sha256: str
+    size: int
+    allocated: int
+    mode: int
+    uid: int
+    seconds: float
+    max_rss: int
+    log: list[str]
+
+
+class _Recorder(py_logging.Handler):
+    """Keeps log records as lines of text."""
+
+    def __init__(self) -> None:
+        super().__init__(py_logging.DEBUG)
+        self.lines: list[str] = []
+        self.setFormatter(py_logging.Formatter(
+            '%(levelname)s %(name)s %(message)s'))
+
+    def emit(self, record: py_logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+def authentication(env: Mapping[str, str]) -> v3.AuthMethod:
+    """A keystoneauth plugin from OS_* variables.
+
+    :raises KeyError: naming the variable that is missing
+    """
+    common = {
+        'project_name': env.get('OS_PROJECT_NAME'),
+        'project_domain_id': env.get('OS_PROJECT_DOMAIN_ID', 'default'),
+    }
+    if token := env.get('OS_TOKEN'):
+        return v3.Token(env['OS_AUTH_URL'], token, **common)
+    return v3.Password(
+        env['OS_AUTH_URL'], username=env['OS_USERNAME'],
+        password=env['OS_PASSWORD'],
+        user_domain_id=env.get('OS_USER_DOMAIN_ID', 'default'), **common)
+
+
+def request_context(
+        session: ks_session.Session) -> nova_context.RequestContext:
+    """The context nova-api would make of a request with this login.
+
+    The service catalog is in Keystone's v2 form, as Nova keeps it.
+    """
+    access = session.auth.get_access(session)
+    catalog = [
+        {'type': service['type'], 'name': service['name'],
+         'endpoints': _v2_endpoints(service['endpoints'])}
+        for service in access.service_catalog.catalog]
+    return nova_context.RequestContext(
+        user_id=access.user_id, user_name=access.username,
+        project_id=access.project_id, project_name=access.project_name,
+        user_domain_id=access.user_domain_id,
+        project_domain_id=access.project_domain_id,
+        roles=access.role_names, auth_token=access.auth_token,
+        service_catalog=catalog, is_admin=False, overwrite=False)
+
+
+def _v2_endpoints(endpoints: list[dict[str, str]]) -> list[dict[str, str]]:
+    regions: dict[str, dict[str, str]] = {}
+    for one in endpoints:
+        region = regions.setdefault(one['region'], {'region': one['region']})
+        region[one['interface'] + 'URL'] = one['url']
+    return list(regions.values())
+
+
+def _trusted_certs(ids: list[str]) -> 'objects.TrustedCerts | None':
+    return objects.TrustedCerts(ids=ids) if ids else None
+
+
+def _fetch_to_cache(context: nova_context.RequestContext, image_id: str,
+                    certs: list[str]) -> str:
+    """As the libvirt driver does in spawn() for a local root disk."""
+    instance = objects.Instance(
+        uuid=uuidutils.generate_uuid(), trusted_certs=_trusted_certs(certs))
+    directory = libvirt_utils.get_instance_path(instance)
+    fileutils.ensure_tree(directory)
+    disk = imagebackend.Backend(CONF.use_cow_images).by_name(
+        instance, 'disk',
+        disk_info_mapping={'bus': 'virtio', 'dev': 'vda', 'type': 'disk'})
+    name = imagecache.get_cache_fname(image_id)
+    disk.cache(
+        fetch_func=libvirt_utils.fetch_image, context=context, filename=name,
+        image_id=image_id, size=None, trusted_certs=instance.trusted_certs)
+    return os.path.join(
+        CONF.instances_path, CONF.image_cache.subdirectory_name, name)
+
+
+def _fetch_to_path(context: nova_context.RequestContext, image_id: str,
+                   path: str, certs: list[str]) -> str:
+    glance.API().download(context, image_id, dest_path=path,
+                          trusted_certs=_trusted_certs(certs))
+    return path
+
+
+def _report(path: str, seconds: float, log: list[str]) -> Report:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with open(path, 'rb') as stream:
+        digest = hashlib.file_digest(stream, 'sha256').hexdigest()
+        status = os.fstat(stream.fileno())
+    return Report(
+        path=path, sha256=digest, size=status.st_size,
+        allocated=status.st_blocks * 512, mode=status.st_mode & 0o7777,
+        uid=status.st_uid, seconds=round(seconds, 3), max_rss=peak, log=log)
+
+
+def _prepare(config_file: str) -> _Recorder:
+    """What the start of nova-compute does, but for its messaging."""
+    config.parse_args(['nova-compute', '--config-file', config_file],
+                      configure_db=False, init_rpc=False)
+    logging.setup(CONF, 'nova')
+    recorder = _Recorder()
+    py_logging.getLogger().addHandler(recorder)
+    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    objects.register_all()
+    return recorder
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m nova.tests.lab.fetch',
+        description='Fetch an image into the image cache, as nova-compute '
+                    'does on a cache miss.')
+    parser.add_argument('image_id', metavar='IMAGE_ID')
+    parser.add_argument('--config-file', required=True, metavar='NOVA_CONF')
+    parser.add_argument('--path', help='download to this file instead')
+    parser.add_argument('--trusted-cert', action='append', default=[],
+                        metavar='ID', help='certificate to verify with; may '
+                                           'be given more than once')
+    parser.add_argument('--json', action='store_true',
+                        help='report in JSON, log lines included')
+    return parser.parse_args(argv)
+
+
+def _print(result: dict[str, ty.Any], as_json: bool) -> None:
+    if as_json:
+        print(jsonutils.dumps(result))
+        return
+    for name, value in result.items():
+        if name != 'log':
+            print(f'{name:10} {oct(value) if name == "mode" else value}')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """:returns: 0 when the image is there, 1 when Nova raised an error"""
+    args = _arguments(argv)
+    recorder = _prepare(args.config_file)
+    with contextlib.closing(ks_session.Session(
+            auth=authentication(os.environ))) as session:
+        context = request_context(session)
+    begin = time.monotonic()
+    try:
+        if args.path:
+            path = _fetch_to_path(
+                context, args.image_id, args.path, args.trusted_cert)
+        else:
+            path = _fetch_to_cache(context, args.image_id, args.trusted_cert)
+    except Exception as exc:
+        py_logging.getLogger('nova').exception('The fetch failed')
+        _print({'error': type(exc).__name__, 'message': str(exc),
+                'log': recorder.lines}, args.json)
+        return 1
+    seconds = time.monotonic() - begin
+    _print(dataclasses.asdict(_report(path, seconds, recorder.lines)),
+           args.json)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Glance with its images in Ceph."""
+
+import pathlib
+import re
+
+from nova.tests.lab import ceph as lab_ceph
+from nova.tests.lab import config
+from nova.tests.lab import keystone as lab_keystone
+from nova.tests.lab import process
+from nova.tests.lab import services
+from nova.tests.lab import wsgi
+
+POOL = 'images'
+CEPH_USER = 'glance'
+
+_DOWNLOAD = re.compile(r'"GET /v2/images/([^/ ]+)/file ')
+
+
+class Glance(process.LabFixture):
+    """An image service whose one store is the pool ``images``.
+
+    :ivar url: its endpoint
+    :ivar access_log: one line per request, written when it ends
+    """
+
+    def __init__(self, directory: pathlib.Path, venv: services.ServiceVenv,
+                 keystone: lab_keystone.Keystone, ceph: lab_ceph.Ceph, *,
+                 show_image_direct_url: bool = True,
+                 show_multiple_locations: bool = False,
+                 rbd_thin_provisioning: bool = True,
+                 options: config.Options | None = None) -> None:
+        """Describe the service; setUp() makes the pool and starts it.
+
+        :param rbd_thin_provisioning: leave runs of zeros unallocated
+        :param options: more of glance-api.conf
+        """
+        super().__init__()
+        self.directory = directory
+        self._venv = venv
+        self._keystone = keystone
+        self._ceph = ceph
+        self._own: config.Options = {
+            'DEFAULT': {
+                'show_image_direct_url': show_image_direct_url,
+                'show_multiple_locations': show_multiple_locations,
+            },
+            'ceph': {'rbd_thin_provisioning': rbd_thin_provisioning},
+        }
+        self._options = options or {}
+        self.service = wsgi.WsgiService(
+            'glance', 'glance.wsgi.api:application', venv, directory,
+            env={'OS_GLANCE_CONFIG_DIR': str(directory)},
+            probe='/healthcheck')
+        self.url = self.service.url
+        self.access_log = self.service.access_log
+
+    def _setUp(self) -> None:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        for name in ('staging', 'tasks'):
+            (self.directory / name).mkdir()
+        self._ceph.create_pool(POOL)
+        self._ceph.create_user(CEPH_USER, {
+            'mon': 'profile rbd', 'osd': f'profile rbd pool={POOL}'})
+        self._write_conf()
+        process.run(
+            [self._venv.program('glance-manage'), '--config-file',
+             self.conf, 'db_sync'], cwd=self.directory)
+        self._keystone.add_service('glance', 'image', self.url)
+        self.useFixture(self.service)
+
+    @property
+    def conf(self) -> pathlib.Path:
+        """The path of its glance-api.conf."""
+        return self.directory / 'glance-api.conf'
+
+    def _write_conf(self) -> None:
+        options = config.merge(self._base(), self._own, self._options)
+        config.write(self.conf, config.render(options), 0o600)
+
+    def _base(self) -> config.Options:
+        here = self.directory
+        return {
+            'DEFAULT': {
+                'use_stderr': True,
+                'enabled_backends': ['ceph:rbd'],
+            },
+            'database': {'connection': f'sqlite:///{here}/glance.db'},
+            'keystone_authtoken': {
+                **self._keystone.credentials('glance'),
+                'www_authenticate_uri': self._keystone.auth_url,
+                'service_token_roles_required': True,
+            },
+            'paste_deploy': {
+                'flavor': 'keystone',
+                'config_file': self._venv.path.joinpath(
+                    'etc', 'glance', 'glance-api-paste.ini'),
+            },
+            'glance_store': {'default_backend': 'ceph'},
+            'ceph': {
+                'rbd_store_pool': POOL,
+                'rbd_store_user': CEPH_USER,
+                'rbd_store_ceph_conf': self._ceph.conf,
+                'rbd_store_chunk_size': '8',
+            },
+            'os_glance_staging_store': {
+                'filesystem_store_datadir': here / 'staging',
+            },
+            'os_glance_tasks_store': {
+                'filesystem_store_datadir': here / 'tasks',
+            },
+        }
+
+    def restart(self, options: config.Options | None = None) -> None:
+        """Start it again, with other options if given.
+
+        :param options: replace those given before, not the lab's own
+        """
+        self.service.daemon.stop()
+        if options is not None:
+            self._options = options
+            self._write_conf()
+        self.service.daemon.start()
+
+    def downloads(self, image_id: str) -> int:
+        """How often the data of an image was fetched over HTTP so far."""
+        text = self.access_log.read_text(encoding='utf-8')
+        return sum(found == image_id for found in _DOWNLOAD.findall(text))

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine within the machine: mounts and processes of its own.
+
+What is mounted in it can't be seen outside, and the kernel kills all of its
+processes when its first one ends, however far they have daemonized.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import typing as ty
+
+import psutil
+
+from nova.tests.lab import errors
+from nova.tests.lab import process
+
+# Its arguments: the directory for preparations, then a pair of paths per
+# bind mount, then "--", then per hidden directory: the directory, the number
+# of paths below it that must be reachable, and those.
+_INIT = """
+set -eu
+stage=$1; shift
+while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
+shift
+while [ $# -gt 0 ]; do
+    hidden=$1 count=$2; shift 2
+    number=0
+    for path in "$@"; do
+        [ $number -lt $count ] || break
+        mkdir "$stage/$number"; mount --rbind "$path" "$stage/$number"
+        number=$((number + 1))
+    done
+    mount -t tmpfs -o mode=0711,size=1m lab "$hidden"
+    number=0
+    while [ $number -lt $count ]; do
+        mkdir -p "$1"; mount --move "$stage/$number" "$1"
+        rmdir "$stage/$number"
+        number=$((number + 1)); shift
+    done
+done
+echo ready
+exec > /dev/null
+exec env --ignore-signal=CHLD sleep infinity
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """An account of the system."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class Running:
+    """A command that runs in a namespace.
+
+    :ivar handle: the process that started it and waits for it
+    """
+
+    def __init__(self, handle: 'subprocess.Popen[str]') -> None:
+        self.handle = handle
+
+    @property
+    def pid(self) -> int:
+        """The command's pid as seen from outside.
+
+        :raises LabError: when it does not run
+        """
+        def found() -> bool:
+            return bool(self._children()) or self.handle.poll() is not None
+
+        process.wait_for(found, 10, 0.01)
+        children = self._children()
+        if not children:
+            raise errors.LabError('The command has ended already')
+        return children[0].pid
+
+    def _children(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.handle.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the command itself, and to nobody else."""
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> tuple[int, str, str]:
+        """Wait for its end.
+
+        :param timeout: seconds; it is killed when they are over
+        :returns: exit status, standard output, standard error
+        :raises LabError: when time is up
+        """
+        try:
+            out, err = self.handle.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as exc:
+            raise errors.LabError(
+                f'No end after {timeout:.0f} s: '
+                f'{" ".join(map(str, self.handle.args))}') from exc
+        finally:
+            self.end()
+        return self.handle.returncode, out, err
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        # The command itself gets SIGKILL from the kernel when this one ends.
+        process.end(self.handle, grace=0)
+
+
+class Namespace(process.LabFixture):
+    """Private mounts and processes.
+
+    Directories on the way to what must be reachable which the account can't
+    pass (such as /root) are replaced, inside only, by ones that hold just
+    what must be reachable.
+    """
+
+    def __init__(self, stage: pathlib.Path, *,
+                 mounts: Iterable[tuple[pathlib.Path, pathlib.Path]],
+                 reachable: Iterable[pathlib.Path],
+                 account: Account) -> None:
+        """Describe it; setUp() makes it.
+
+        :param stage: an empty directory of its own
+        :param mounts: pairs of what is mounted and where
+        :param reachable: what the account must be able to read
+        """
+        super().__init__()
+        self._stage = stage
+        self._mounts = list(mounts)
+        self._reachable = {path.resolve() for path in reachable}
+        self._account = account
+        self._init: subprocess.Popen[str] | None = None
+
+    def _setUp(self) -> None:
+        argv: list[process.Argument] = [
+            'unshare', '--mount', '--pid', '--fork', '--kill-child=KILL',
+            '--mount-proc', 'sh', '-c', _INIT, 'init', self._stage]
+        for pair in self._mounts:
+            argv += pair
+        argv.append('--')
+        for hidden, paths in self._hidden().items():
+            argv += [hidden, str(len(paths)), *paths]
+        init = process.spawn(argv, cwd='/', text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        self.addCleanup(process.end, init, grace=0)
+        if init.stdout.readline() != 'ready\n':
+            raise errors.LabError(
+                'Cannot make a private mount and process namespace, which '
+                'needs the capability SYS_ADMIN (in a container: '
+                f'--privileged): {init.stderr.read().strip()}')
+        self._init = init
+
+    def _hidden(self) -> dict[pathlib.Path, list[pathlib.Path]]:
+        """Directories the account can't pass -> what it needs from below."""
+        found: dict[pathlib.Path, list[pathlib.Path]] = {}
+        for path in sorted(self._reachable):
+            for parent in reversed(path.parents):
+                if not self._passable(parent):
+                    inside = found.setdefault(parent, [])
+                    if not any(path.is_relative_to(one) for one in inside):
+                        inside.append(path)
+                    break
+        return found
+
+    def _passable(self, directory: pathlib.Path) -> bool:
+        status = directory.stat()
+        if status.st_uid == self._account.uid:
+            needed = stat.S_IXUSR
+        elif status.st_gid == self._account.gid:
+            needed = stat.S_IXGRP
+        else:
+            needed = stat.S_IXOTH
+        return bool(status.st_mode & needed)
+
+    def argv(self, *command: process.Argument) -> list[process.Argument]:
+        """How root runs a command in here as the account."""
+        if self._init is None:
+            raise errors.LabError('The namespace is not set up')
+        init = f'/proc/{self._init.pid}/ns'
+        return [
+            'nsenter', f'--mount={init}/mnt', f'--pid={init}/pid_for_children',
+            'setpriv', f'--reuid={self._account.uid}',
+            f'--regid={self._account.gid}', '--clear-groups',
+            '--pdeathsig', 'KILL', '--', *command]
+
+    def start(self, *command: process.Argument, env: dict[str, str],
+              **options: ty.Any) -> Running:
+        """Start a command as the account, its output captured as text."""
+        return Running(process.spawn(
+            self.argv(*command), env=env, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **options))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs in here, but for the first process."""
+        if self._init is None:
+            return []
+        inside = os.readlink(f'/proc/{self._init.pid}/ns/pid_for_children')
+        first = {child.pid for child in
+                 psutil.Process(self._init.pid).children()}
+        return [one for one in psutil.process_iter()
+                if one.pid not in first and _pid_namespace(one.pid) == inside]
+
+
+def _pid_namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f'/proc/{pid}/ns/pid')
+    except OSError:
+        return None

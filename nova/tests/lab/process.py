@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes and directories that never outlive the one who made them.
+
+The ordinary way out is a fixture's clean-up. Where that can't run (kill -9,
+SIGTERM, an interpreter that crashed) the kernel kills the daemons, and a
+janitor waiting for the owner's end removes the directory.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent import futures
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import typing as ty
+
+import fixtures
+
+from nova.tests.lab import errors
+
+Argument = str | pathlib.Path
+
+# Below the kernel's range for outgoing connections, which would otherwise
+# take a port between its choice here and its use by the daemon.
+_PORTS = range(20000, 32000)
+
+# PR_SET_PDEATHSIG acts when the *thread* that forked ends. This one lives as
+# long as the process.
+_spawner = futures.ThreadPoolExecutor(1, thread_name_prefix='lab-spawner')
+
+_JANITOR = """
+cat > /dev/null
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf -- "$1" 2> /dev/null && exit 0
+    sleep 0.5
+done
+"""
+
+
+def require_programs(packages: Mapping[str, str]) -> None:
+    """Check that programs are installed.
+
+    :param packages: program name -> the Debian package that holds it
+    :raises LabError: naming what is missing
+    """
+    missing = {package for program, package in packages.items()
+               if not shutil.which(program, path=_search_path())}
+    if missing:
+        names = ' '.join(sorted(missing))
+        raise errors.LabError(
+            f'Missing Debian packages: {names}. Install them with '
+            f'"apt-get install {names}"; the full list is in bindep.txt.')
+
+
+def require_root() -> None:
+    """:raises LabError: when the caller is not root."""
+    if os.geteuid() != 0:
+        raise errors.LabError(
+            'The lab needs root: it keeps a Ceph keyring from an '
+            'unprivileged user and runs sudo in a mount namespace of its '
+            'own. Run it as root, for example with sudo.')
+
+
+def _search_path() -> str:
+    """PATH with the system's sbin directories, where sudo tends to be."""
+    return ':'.join([os.environ.get('PATH', os.defpath),
+                     '/usr/local/sbin', '/usr/sbin', '/sbin'])
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """A small environment: no proxies, no Python or OpenStack settings."""
+    return {'PATH': _search_path(), 'LANG': 'C.UTF-8', 'LC_ALL': 'C.UTF-8',
+            'HOME': '/', **extra}
+
+
+def free_port() -> int:
+    """A loopback TCP port nobody listens on now.
+
+    :raises LabError: when a thousand tries found none
+    """
+    for port in random.sample(_PORTS, 1000):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(('127.0.0.1', port))
+            except OSError:
+                continue
+            return port
+    raise errors.LabError(
+        f'No free TCP port on 127.0.0.1 in {_PORTS.start}-{_PORTS.stop - 1}')
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(('127.0.0.1', port)) == 0
+
+
+def spawn(argv: Sequence[Argument],
+          **options: ty.Any) -> 'subprocess.Popen[ty.Any]':
+    """Popen for a child that gets SIGKILL when this process ends.
+
+    The child's pid is that of the command itself, in a session of its own.
+    """
+    bound = ['setpriv', '--pdeathsig', 'KILL', '--', *map(str, argv)]
+    options.setdefault('env', clean_environment())
+    return _spawner.submit(
+        subprocess.Popen, bound, start_new_session=True, **options).result()
+
+
+def run(argv: Sequence[Argument], *, timeout: float = 120,
+        env: Mapping[str, str] | None = None, cwd: Argument = '/',
+        text: str | None = None) -> str:
+    """Run a command to its end and return its standard output.
+
+    :param timeout: seconds until it is killed
+    :param text: what it reads on standard input
+    :raises LabError: with the command and its output when it fails
+    """
+    child = spawn(
+        argv, cwd=cwd, text=True, env=env or clean_environment(),
+        stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown = ' '.join(map(str, argv))
+    try:
+        out, err = child.communicate(text, timeout=timeout)
+    except subprocess.TimeoutExpired as exc:
+        raise errors.LabError(
+            f'No end after {timeout:.0f} s: {shown}') from exc
+    finally:
+        end(child, grace=0)
+    if child.returncode:
+        raise errors.LabError(
+            f'Exit status {child.returncode}: {shown}\n{out}{err}'.rstrip())
+    return out
+
+
+def end(child: 'subprocess.Popen[ty.Any]', grace: float) -> None:
+    """Stop a child of spawn() and what is left in its process group.
+
+    :param grace: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once
+    """
+    if child.returncode is None:
+        # Until it is waited for, its pid and process group can't be reused.
+        if grace and not _ended(child.pid):
+            os.kill(child.pid, signal.SIGTERM)
+            wait_for(lambda: _ended(child.pid), grace)
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        child.wait()
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream:
+            stream.close()
+
+
+def _ended(pid: int) -> bool:
+    state = os.waitid(
+        os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return state is not None
+
+
+def wait_for(condition: Callable[[], bool], timeout: float,
+             interval: float = 0.05) -> bool:
+    """Wait until a condition holds; False when it did not in time (s)."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(interval)
+    return True
+
+
+def tail(log: pathlib.Path, lines: int = 30) -> str:
+    """The end of a log file, for error messages."""
+    try:
+        content = log.read_text(encoding='utf-8', errors='replace')
+    except FileNotFoundError:
+        return f'({log} does not exist)'
+    return '\n'.join(content.splitlines()[-lines:])
+
+
+class LabFixture(fixtures.Fixture):
+    """A fixture whose setUp() raises what went wrong, not a bundle of it."""
+
+    def setUp(self) -> None:
+        try:
+            super().setUp()
+        except fixtures.MultipleExceptions as exc:
+            (_, error, _), *more = exc.args
+            for kind, other, _ in more:
+                if kind is not fixtures.SetupError:
+                    error.add_note(f'Then in cleaning up: {other!r}')
+            raise error from None
+
+
+class RunDirectory(LabFixture):
+    """A temporary directory that goes even when its owner is killed.
+
+    Others may pass through it (mode 0711) but not look around.
+
+    :ivar path: the directory
+    """
+
+    def __init__(self, parent: Argument | None = None) -> None:
+        """:param parent: where to make it; default: the system's own."""
+        super().__init__()
+        self._parent = parent
+        self.path = pathlib.Path()
+
+    def _setUp(self) -> None:
+        self.path = pathlib.Path(
+            tempfile.mkdtemp(prefix='nova-lab-', dir=self._parent))
+        self.addCleanup(shutil.rmtree, self.path, ignore_errors=True)
+        # Its own session: Ctrl-C must not reach it. Its standard input ends
+        # when this process does.
+        janitor = subprocess.Popen(
+            ['sh', '-c', _JANITOR, 'nova-lab-janitor', self.path],
+            stdin=subprocess.PIPE, start_new_session=True, cwd='/',
+            env=clean_environment())
+        self.addCleanup(janitor.communicate)
+        self.path.chmod(0o711)
+
+
+class Daemon(LabFixture):
+    """A server process with a log file and a readiness probe.
+
+    :ivar log: path of the file with its standard output and error
+    """
+
+    def __init__(self, name: str, argv: Sequence[Argument],
+                 log: pathlib.Path, ready: Callable[[], bool], *,
+                 env: Mapping[str, str] | None = None,
+                 cwd: Argument = '/',
+                 timeout: float = 90, grace: float = 15) -> None:
+        """Describe the daemon; setUp() starts it.
+
+        :param ready: returns True once the daemon serves; must not raise
+        :param timeout: seconds for it to become ready
+        :param grace: seconds for it to stop by itself
+        """
+        super().__init__()
+        self.name = name
+        self.log = log
+        self._argv = argv
+        self._ready = ready
+        self._env = env
+        self._cwd = cwd
+        self._timeout = timeout
+        self._grace = grace
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def _setUp(self) -> None:
+        self.addCleanup(self.stop)
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """:raises LabError: when the daemon is not running."""
+        if self._child is None:
+            raise errors.LabError(f'{self.name} is not running')
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        :raises LabError: with the end of its log when it does not
+        """
+        if self.alive:
+            return
+        with open(self.log, 'ab') as log:
+            self._child = spawn(
+                self._argv, env=self._env or clean_environment(),
+                cwd=self._cwd, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT)
+        ready = wait_for(
+            lambda: not self.alive or self._ready(), self._timeout, 0.1)
+        if ready and self.alive:
+            return
+        status = self._child.poll()
+        reason = (f'is not ready after {self._timeout:.0f} s' if status is None
+                  else f'ended with status {status}')
+        report = f'{self.name} {reason}. End of {self.log}:\n{tail(self.log)}'
+        self.stop()
+        raise errors.LabError(report)
+
+    def stop(self) -> None:
+        """Stop it; harmless when it is not running."""
+        if self._child is not None:
+            end(self._child, self._grace)
+            self._child = None
+
+    def kill(self) -> None:
+        """Stop it with SIGKILL, as a crash would."""
+        if self._child is not None:
+            end(self._child, grace=0)
+            self._child = None
