@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The ``[glance]`` options: how to reach images, and how to fetch them."""
+
+from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
+
+from nova.conf import utils as confutils
+
+
+DEFAULT_SERVICE_TYPE = 'image'
+
+glance_group = cfg.OptGroup(
+    name='glance', title='Image service', help="""
+How Nova finds the Image service (Glance), and how it fetches images from it.
+""")
+
+client_opts = [
+    # No default: its absence is what asks for the service catalog.
+    cfg.ListOpt(
+        'api_servers',
+        deprecated_for_removal=True,
+        deprecated_since='21.0.0',
+        deprecated_reason="""
+The endpoint is found by the usual keystoneauth1 adapter options of this group.
+To spread requests over several image servers, put a load balancer in front of
+them.
+""",
+        help="""
+Endpoints of the image servers.
+
+Requests are spread over them at random. Leave this unset to take the endpoint
+from the service catalog, or from ``endpoint_override`` in this group; that is
+the better way unless there are several image servers and no load balancer can
+be had.
+
+Possible values:
+
+* A list of URLs ``scheme://host:port[/path]``, without the API version, such
+  as ``http://10.0.1.0:9292`` or ``https://images.example.com/image``.
+"""),
+    cfg.IntOpt(
+        'num_retries',
+        default=3,
+        min=0,
+        help="""
+How often to repeat a request that could not reach the image server.
+
+Between two attempts is one second. With several ``api_servers`` each attempt
+goes to another one.
+
+Possible values:
+
+* 0 for no second attempt, or the number of further attempts.
+"""),
+    cfg.BoolOpt(
+        'debug',
+        default=False,
+        help="""
+Have glanceclient write debug messages to Nova's log.
+"""),
+]
+
+signature_opts = [
+    cfg.BoolOpt(
+        'verify_glance_signatures',
+        default=False,
+        help="""
+Boot from signed images only, and check their signatures.
+
+While an image is fetched, by whatever way, its data is checked against the
+signature among the image's properties (``img_signature``,
+``img_signature_hash_method``, ``img_signature_key_type``,
+``img_signature_certificate_uuid``). If the signature is wrong, incomplete or
+missing, the image is not used and the instance goes into the error state. So
+users know that their servers run what was signed.
+
+Related options:
+
+* The ``[key_manager]`` group says where the certificates are kept.
+* :oslo.config:option:`glance.enable_certificate_validation` and
+  :oslo.config:option:`glance.default_trusted_certificate_ids` decide which
+  certificates are good enough.
+"""),
+    cfg.BoolOpt(
+        'enable_certificate_validation',
+        default=False,
+        deprecated_for_removal=True,
+        deprecated_since='16.0.0',
+        deprecated_reason="""
+This option exists to let deployments with signed images move in two steps. In
+the end a signature is never to be trusted without looking at its certificate.
+""",
+        help="""
+Check the certificate of an image's signature, too.
+
+A valid signature only shows that the owner of the certificate signed the
+image. With this option the certificate itself must be one that the instance
+trusts, or be issued by one; else the image is not used and the instance goes
+into the error state. Without it anybody who can store a certificate can sign.
+
+Related options:
+
+* It has an effect only with
+  :oslo.config:option:`glance.verify_glance_signatures`.
+* :oslo.config:option:`glance.default_trusted_certificate_ids` is for
+  instances created without trusted certificates of their own.
+"""),
+    cfg.ListOpt(
+        'default_trusted_certificate_ids',
+        default=[],
+        help="""
+Certificates trusted by instances whose creator did not name any.
+
+They are recorded with the instance when it is created, if signatures and
+certificates are checked; a list given in the API request takes their place. If
+both lists are empty while certificates are checked, no image passes.
+
+Possible values:
+
+* A list of certificate ids, as the key manager knows them.
+
+Related options:
+
+* :oslo.config:option:`glance.verify_glance_signatures` and
+  :oslo.config:option:`glance.enable_certificate_validation` must both be on.
+"""),
+]
+
+direct_opts = [
+    cfg.ListOpt(
+        'allowed_direct_url_schemes',
+        default=[],
+        help="""
+Schemes of image locations from which data is fetched directly.
+
+When this host caches an image, it usually fetches the data over the Image API.
+If Glance says where its store holds the data, by a location with one of these
+schemes, the host asks that store instead. This can be many times faster and
+takes load off the image servers. Whatever goes wrong on the direct way, the
+Image API remains the last resort.
+
+The host's own rights in the store are used, so give it no more than it needs.
+
+Possible values:
+
+* An empty list: always use the Image API.
+* ``rbd``: images that Glance keeps in Ceph RBD. The host needs the ``rbd``
+  program, a ceph.conf and a keyring with read access to the pool of the
+  images.
+
+There is no other scheme; any other word stops the service with an error.
+
+Related options:
+
+* In Glance, ``show_image_direct_url`` or ``show_multiple_locations`` must let
+  Nova see the locations.
+* :oslo.config:option:`glance.rbd_user`,
+  :oslo.config:option:`glance.rbd_ceph_conf`,
+  :oslo.config:option:`glance.rbd_pool`,
+  :oslo.config:option:`glance.rbd_connect_timeout` and
+  :oslo.config:option:`glance.rbd_stall_timeout` are about ``rbd``.
+* :oslo.config:option:`glance.verify_direct_download` is about what is checked.
+* With :oslo.config:option:`libvirt.images_type` set to ``rbd`` instances are
+  cloned in Ceph, no image is cached, and this option is of no use.
+"""),
+    cfg.BoolOpt(
+        'verify_direct_download',
+        default=True,
+        help="""
+Check directly fetched data against the hash that Glance recorded.
+
+The data must match the image's ``os_hash_value``, or its md5 ``checksum`` if
+there is no such value, else it is thrown away and the next source is tried.
+The hash is computed while the data arrives, and takes a second or two of one
+CPU per GiB.
+
+It has no effect on data that comes over the Image API, which is always
+checked, nor on signatures: an image whose signature is checked needs no hash.
+
+Related options:
+
+* It has an effect only with
+  :oslo.config:option:`glance.allowed_direct_url_schemes`.
+* :oslo.config:option:`glance.verify_glance_signatures`
+"""),
+    cfg.BoolOpt(
+        'enable_rbd_download',
+        default=False,
+        deprecated_for_removal=True,
+        deprecated_since='34.0.0',
+        deprecated_reason="""
+It says the same as ``allowed_direct_url_schemes = rbd``. Set that instead.
+""",
+        help="""
+Fetch images directly from Ceph RBD where Glance keeps them there.
+
+If this is true, ``rbd`` counts as one of
+:oslo.config:option:`glance.allowed_direct_url_schemes`, listed there or not.
+
+Related options:
+
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
+"""),
+    cfg.StrOpt(
+        'rbd_user',
+        default='',
+        help="""
+The Ceph user that fetches images.
+
+It needs to read the pool of the images, and nothing else::
+
+    ceph auth get-or-create client.nova-images \\
+        mon 'profile rbd' osd 'profile rbd-read-only pool=images'
+
+Possible values:
+
+* The name without ``client.``, such as ``nova-images``.
+* Empty: the value of :oslo.config:option:`libvirt.rbd_user`, or if that is
+  not set either, Ceph's own default, ``admin``.
+
+Related options:
+
+* It has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* :oslo.config:option:`glance.rbd_ceph_conf`
+"""),
+    cfg.ListOpt(
+        'rbd_ceph_conf',
+        default=[],
+        help="""
+Configuration files of the Ceph clusters that images are fetched from.
+
+A location names its cluster by fsid. It is used only if one of these files has
+the same fsid, with that file.
+
+Possible values:
+
+* Paths of files, one for each cluster, separated by commas. Each file must
+  give the ``fsid`` in its section ``[global]``.
+* Empty: the value of :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or if
+  that is empty too, ``/etc/ceph/ceph.conf``.
+
+Related options:
+
+* It has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* :oslo.config:option:`glance.rbd_user`
+"""),
+    cfg.ListOpt(
+        'rbd_pool',
+        default=[],
+        help="""
+Ceph pools that images may be fetched from.
+
+A location in any other pool is not used. Whatever this says, the RBD image
+must have the id of the Glance image as its name, as Glance itself names it.
+Otherwise a location could give away any data this host can read.
+
+Possible values:
+
+* Names of pools, separated by commas.
+* Empty: any pool that the Ceph user can read.
+
+Related options:
+
+* It has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+"""),
+    cfg.IntOpt(
+        'rbd_connect_timeout',
+        default=5,
+        min=1,
+        help="""
+How many seconds to wait for a connection to the Ceph cluster.
+
+If there is none by then, the next source of the image is tried.
+
+Related options:
+
+* It has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* :oslo.config:option:`glance.rbd_stall_timeout`
+"""),
+    cfg.IntOpt(
+        'rbd_stall_timeout',
+        default=60,
+        min=1,
+        help="""
+How many seconds Ceph may go without sending a byte of an image.
+
+After that the attempt is given up and the next source of the image is tried.
+There is no limit on the whole time while data keeps coming.
+
+Related options:
+
+* It has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* :oslo.config:option:`glance.rbd_connect_timeout`
+"""),
+]
+
+glance_opts = client_opts + signature_opts + direct_opts
+
+# Where the TLS options of the client were before they came from keystoneauth1.
+deprecated_ksa_opts = {
+    new: [cfg.DeprecatedOpt(name, group=group)]
+    for new, name, group in (
+        ('insecure', 'api_insecure', glance_group.name),
+        ('cafile', 'ca_file', 'ssl'),
+        ('certfile', 'cert_file', 'ssl'),
+        ('keyfile', 'key_file', 'ssl'),
+    )
+}
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    conf.register_group(glance_group)
+    conf.register_opts(glance_opts, group=glance_group)
+    # Requests are authenticated by the user's token: no options for that.
+    confutils.register_ksa_opts(
+        conf, glance_group, DEFAULT_SERVICE_TYPE, include_auth=False,
+        deprecated_opts=deprecated_ksa_opts)
+
+
+def list_opts() -> dict[cfg.OptGroup, list[cfg.Opt]]:
+    adapter_opts = confutils.get_ksa_adapter_opts(
+        DEFAULT_SERVICE_TYPE, deprecated_opts=deprecated_ksa_opts)
+    session_opts = ks_loading.get_session_conf_options()
+    return {glance_group: [*glance_opts, *session_opts, *adapter_opts]}

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Direct image downloads on real Ceph, Keystone and Glance."""

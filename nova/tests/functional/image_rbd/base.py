@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One lab for all tests of a class, and what they have in common."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import pathlib
+import shutil
+import subprocess
+from typing import ClassVar
+
+import fixtures
+import testtools
+
+from nova.tests.lab import cloud as lab_cloud
+from nova.tests.lab import compute
+from nova.tests.lab import config
+
+MIB = 1 << 20
+
+_numbers = itertools.count()
+
+
+class LabTestCase(testtools.TestCase):
+    """Each class has a cloud, each test a compute host of its own.
+
+    A lab that cannot be had is an error of every test: none is skipped.
+    """
+
+    #: Of the lab's Glance, by keyword.
+    GLANCE: ClassVar[dict[str, object]] = {}
+    cloud: ClassVar[lab_cloud.Cloud]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.cloud = lab_cloud.Cloud(**cls.GLANCE)
+        cls.cloud.setUp()
+        cls.addClassCleanup(cls.cloud.cleanUp)
+
+    def setUp(self) -> None:
+        super().setUp()
+        host = compute.ComputeHost(
+            self.cloud, name='host%d' % next(_numbers))
+        self.addCleanup(shutil.rmtree, host.directory, ignore_errors=True)
+        self.host = self.useFixture(host)
+        self.addCleanup(self._assert_nothing_left)
+        self.files = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+    def _assert_nothing_left(self) -> None:
+        """No process, FIFO, lock or temporary file outlives a download."""
+        self.assertEqual([], self.host.processes())
+        self.assertEqual([], os.listdir(self.host.directory / 'tmp'))
+        self.assertEqual(
+            [], [name for name in self._instance_files()
+                 if name.endswith(('.part', '.partial', '.converted'))])
+
+    def _instance_files(self) -> list[str]:
+        return [name for _top, _dirs, files in os.walk(self.host.instances)
+                for name in files]
+
+    def configure(self, **glance: config.Value | None) -> None:
+        """Set options of the compute host's [glance]."""
+        self.host.configure({'glance': glance})
+
+    def make_file(
+        self, size: int, data: dict[int, int] | None = None,
+    ) -> pathlib.Path:
+        """Make a file of random data.
+
+        :param size: in bytes
+        :param data: offset -> length of the data; the rest is a hole. All of
+            it by default
+        """
+        path = self.files / 'image'
+        with open(path, 'wb') as file:
+            for offset, length in (data or {0: size}).items():
+                file.seek(offset)
+                file.write(os.urandom(length))
+            file.truncate(size)
+        return path
+
+    def make_qcow2(self, size: int = 16 * MIB) -> pathlib.Path:
+        """Make a qcow2 with this many bytes of random data."""
+        raw, path = self.make_file(size), self.files / 'image.qcow2'
+        subprocess.run(['qemu-img', 'convert', '-O', 'qcow2', raw, path],
+                       check=True, timeout=60)
+        return path
+
+    def upload(self, path: pathlib.Path, disk_format: str) -> str:
+        """Store an image; it is deleted again after the test."""
+        image_id = self.cloud.upload(path, disk_format)
+        self.addCleanup(
+            self.cloud.glance_client().images.delete, image_id)
+        return image_id
+
+    def assert_same(
+        self, path: pathlib.Path, fetched: compute.Fetched,
+    ) -> None:
+        """The file fetched is, byte by byte, the one uploaded."""
+        with open(path, 'rb') as file:
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        self.assertEqual(
+            (path.stat().st_size, digest), (fetched.size, fetched.sha256))
+
+    def assert_fetched_by(
+        self, source: str, image_id: str, fetched: compute.Fetched,
+        verified: str = 'sha512',
+    ) -> None:
+        """The log says so, once; Glance's log says the same."""
+        [line] = [line for line in fetched.log if line.startswith('INFO')
+                  and ' fetched by ' in line]
+        self.assertIn('Image %s fetched by %s: %d bytes, ' % (
+            image_id, source, fetched.size), line)
+        self.assertTrue(line.endswith(', verified by ' + verified), line)
+        self.assertEqual(source == 'http',
+                         bool(self.cloud.glance.downloads(image_id)))
+
+    def warnings(self, log: list[str]) -> list[str]:
+        """The warnings of Nova's image service."""
+        return [line.partition(' ')[2].partition(' ')[2] for line in log
+                if line.startswith('WARNING nova.image')]
+
+    def exports(self, log: list[str]) -> list[str]:
+        """What was asked of Ceph."""
+        return [line for line in log if 'Attempting to export' in line]
+
+    @contextlib.contextmanager
+    def glance_options(self, options: config.Options):
+        """Run Glance with other options for a while."""
+        self.cloud.glance.restart(options)
+        try:
+            yield
+        finally:
+            self.cloud.glance.restart({})
+
+    def out(self, name: str = 'out') -> pathlib.Path:
+        """A path that the compute service may write to."""
+        directory = self.host.instances / 'downloads'
+        if not directory.exists():
+            directory.mkdir()
+            shutil.chown(directory, self.host.account.uid)
+        return directory / name
