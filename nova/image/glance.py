@@ -476,12 +476,11 @@ class GlanceImageServiceV2:
 
     def _request_data(
         self, context: nova_context.RequestContext, image_id: str,
-        kwargs: Mapping[str, ty.Any] | None = None,
-    ) -> Iterable[bytes]:
+        **kwargs: Mapping[str, ty.Any],
+    ) -> ty.Any:
         try:
             chunks = self._client.call(
-                context, _API_VERSION, 'data', args=(image_id,),
-                **({'kwargs': kwargs} if kwargs else {}))
+                context, _API_VERSION, 'data', args=(image_id,), **kwargs)
         except Exception:
             _reraise_translated_image_exception(image_id)
         if chunks.wrapped is None:

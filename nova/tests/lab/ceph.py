@@ -83,7 +83,8 @@ class Ceph(process.LabFixture):
                 'osd crush chooseleaf type': 0,
             },
             'client': {'admin socket': ''},
-            'mon': self._daemon_options('mon') | {
+            'mon': {
+                **self._daemon_options('mon'),
                 'mon data': f'{here}/mon',
                 'mon allow pool size one': True,
                 'mon allow pool delete': True,
@@ -93,10 +94,12 @@ class Ceph(process.LabFixture):
                 'mon data avail warn': 1,
                 'mon data avail crit': 0,
             },
-            'mgr': self._daemon_options('mgr') | {
+            'mgr': {
+                **self._daemon_options('mgr'),
                 'mgr data': f'{here}/mgr',
             },
-            'osd': self._daemon_options('osd') | {
+            'osd': {
+                **self._daemon_options('osd'),
                 'osd data': f'{here}/osd',
                 'osd objectstore': 'bluestore',
                 'osd memory target': GIB,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ceph, Keystone and Glance together."""
 
+from collections.abc import Callable
 from concurrent import futures
 import os
 import pathlib
@@ -55,10 +56,11 @@ class Cloud(process.LabFixture):
             self.directory / 'ceph', size=self._osd_size)
         self.keystone = lab_keystone.Keystone(
             self.directory / 'keystone', venv)
-        self._start_together(self.ceph, self.keystone)
-        self.glance = self.useFixture(lab_glance.Glance(
+        self.glance = lab_glance.Glance(
             self.directory / 'glance', venv, self.keystone, self.ceph,
-            **self._glance))
+            **self._glance)
+        self._together(self._start_storage, self._start_identity)
+        self.useFixture(self.glance)
 
     def _bypass_proxies(self) -> None:
         for name in ('no_proxy', 'NO_PROXY'):
@@ -66,15 +68,32 @@ class Cloud(process.LabFixture):
             self.useFixture(fixtures.EnvironmentVariable(
                 name, ','.join(filter(None, [known, '127.0.0.1']))))
 
-    def _start_together(self, *parts: fixtures.Fixture) -> None:
-        """Set up fixtures that don't need one another, at the same time."""
-        with futures.ThreadPoolExecutor(len(parts)) as pool:
-            started = {part: pool.submit(part.setUp) for part in parts}
-        for part, outcome in started.items():
-            if not outcome.exception():
-                self.addCleanup(part.cleanUp)
-        for outcome in started.values():
+    def _start_storage(self) -> None:
+        self.useFixture(self.ceph)
+        self.glance.prepare()
+
+    def _start_identity(self) -> None:
+        self.useFixture(self.keystone)
+
+    def _together(self, *steps: Callable[[], None]) -> None:
+        """Do things that don't need one another at the same time."""
+        pool = futures.ThreadPoolExecutor(len(steps))
+        outcomes = [pool.submit(step) for step in steps]
+        try:
+            futures.wait(outcomes)
+        except BaseException:
+            # Cleaning up must not meet a part that is still being made.
+            with process.giving_up():
+                pool.shutdown()
+            raise
+        pool.shutdown()
+        for outcome in outcomes:
             outcome.result()
+
+    def daemons(self) -> list[process.Daemon]:
+        """Every server process of the cloud."""
+        return [self.ceph.mon, self.ceph.mgr, self.ceph.osd,
+                self.keystone.service.daemon, self.glance.service.daemon]
 
     def session(self, user: str = 'demo',
                 project: str | None = None) -> ks_session.Session:
@@ -117,7 +136,8 @@ class Cloud(process.LabFixture):
         """A request context of Nova's, good for nova.image.glance.API."""
         # Not at the top: it loads the libvirt driver's modules.
         from nova.tests.lab import fetch
-        return fetch.request_context(self.session(user))
+        return fetch.request_context(
+            self.keystone.auth(user), self.session(user))
 
     def environment(self, user: str = 'demo') -> dict[str, str]:
         """OS_* variables for a login with a password."""
@@ -135,10 +155,9 @@ class Cloud(process.LabFixture):
 
     def token_environment(self, user: str = 'demo') -> dict[str, str]:
         """OS_* variables for a login with a fresh token."""
-        session = self.session(user)
         return {
             'OS_AUTH_URL': self.keystone.auth_url,
-            'OS_TOKEN': session.get_token(),
+            'OS_TOKEN': self.session(user).get_token() or '',
             'OS_PROJECT_NAME': self.keystone.users[user].project,
         }
 

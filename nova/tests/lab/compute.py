@@ -6,6 +6,7 @@ import os
 import pathlib
 import pwd
 import re
+import shutil
 import sys
 
 from oslo_serialization import jsonutils
@@ -49,6 +50,11 @@ class Fetched:
     seconds: float
     max_rss: int
     log: list[str]
+
+
+def escape(word: str) -> str:
+    """A word of a command as sudoers wants it."""
+    return re.sub(r'([,:=\\ ])', r'\\\1', word)
 
 
 class ComputeHost(process.LabFixture):
@@ -95,6 +101,7 @@ class ComputeHost(process.LabFixture):
     def _setUp(self) -> None:
         process.require_root()
         process.require_programs(PACKAGES)
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self._make_directories()
         self._write_ceph_client()
         self.configure(self._options)
@@ -159,8 +166,7 @@ class ComputeHost(process.LabFixture):
                 '--config-file', str(self.conf)]
 
     def _sudoers(self) -> str:
-        command = ' '.join(re.sub(r'([,:=\\ ])', r'\\\1', word)
-                           for word in self._privsep_helper())
+        command = ' '.join(map(escape, self._privsep_helper()))
         return (f'Defaults env_reset, !syslog\n'
                 f'{self.account.name} ALL = (root) NOPASSWD: {command}'
                 f' --privsep_context nova.privsep.sys_admin_pctxt'
@@ -256,7 +262,15 @@ class ComputeHost(process.LabFixture):
 
     def processes(self) -> list[str]:
         """The command lines of all that runs on the host now."""
-        return [' '.join(one.cmdline()) for one in self._namespace.processes()]
+        return self._namespace.command_lines()
+
+    def leftovers(self, grace: float = 10) -> list[str]:
+        """The command lines of what still runs on the host after a while.
+
+        :param grace: seconds to wait for all to end
+        """
+        process.wait_for(lambda: not self._namespace.processes(), grace)
+        return self.processes()
 
     def enter_argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command on the host from elsewhere."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import os
 import pathlib
 
-Value = str | int | bool | pathlib.Path | list[str] | tuple[str, ...]
+Value = str | float | bool | pathlib.Path | list[str] | tuple[str, ...]
 Options = Mapping[str, Mapping[str, Value | None]]
 
 

@@ -6,8 +6,8 @@ service's user, with its configuration file, its concurrency mode and its
 privsep daemon. It needs nothing of the lab but this file, so any Nova can be
 measured with it.
 
-The login comes from the usual environment variables: OS_AUTH_URL and
-OS_TOKEN, or OS_USERNAME, OS_PASSWORD and OS_PROJECT_NAME.
+The login comes from the usual environment variables: OS_AUTH_URL,
+OS_PROJECT_NAME, and OS_TOKEN or OS_USERNAME with OS_PASSWORD.
 """
 
 if __name__ == '__main__':
@@ -16,7 +16,6 @@ if __name__ == '__main__':
 
 import argparse
 from collections.abc import Mapping
-import contextlib
 import dataclasses
 import hashlib
 import logging as py_logging
@@ -40,6 +39,7 @@ from nova import config
 from nova import context as nova_context
 from nova.image import glance
 from nova import objects
+import nova.privsep
 from nova import utils
 from nova.virt.libvirt import imagebackend
 from nova.virt.libvirt import imagecache
@@ -87,30 +87,31 @@ class _Recorder(py_logging.Handler):
         self.lines.append(self.format(record))
 
 
-def authentication(env: Mapping[str, str]) -> v3.AuthMethod:
+def authentication(env: Mapping[str, str]) -> v3.Password | v3.Token:
     """A keystoneauth plugin from OS_* variables.
 
     :raises KeyError: naming the variable that is missing
     """
-    common = {
-        'project_name': env.get('OS_PROJECT_NAME'),
-        'project_domain_id': env.get('OS_PROJECT_DOMAIN_ID', 'default'),
-    }
+    project = env['OS_PROJECT_NAME']
+    domain = env.get('OS_PROJECT_DOMAIN_ID', 'default')
     if token := env.get('OS_TOKEN'):
-        return v3.Token(env['OS_AUTH_URL'], token, **common)
+        return v3.Token(env['OS_AUTH_URL'], token, project_name=project,
+                        project_domain_id=domain)
     return v3.Password(
         env['OS_AUTH_URL'], username=env['OS_USERNAME'],
         password=env['OS_PASSWORD'],
-        user_domain_id=env.get('OS_USER_DOMAIN_ID', 'default'), **common)
+        user_domain_id=env.get('OS_USER_DOMAIN_ID', 'default'),
+        project_name=project, project_domain_id=domain)
 
 
 def request_context(
+        auth: v3.Password | v3.Token,
         session: ks_session.Session) -> nova_context.RequestContext:
     """The context nova-api would make of a request with this login.
 
     The service catalog is in Keystone's v2 form, as Nova keeps it.
     """
-    access = session.auth.get_access(session)
+    access = auth.get_access(session)
     catalog = [
         {'type': service['type'], 'name': service['name'],
          'endpoints': _v2_endpoints(service['endpoints'])}
@@ -195,6 +196,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--trusted-cert', action='append', default=[],
                         metavar='ID', help='certificate to verify with; may '
                                            'be given more than once')
+    parser.add_argument('--start-privsep', action='store_true',
+                        help='have the privsep daemon up before the clock '
+                             'starts, as a compute service has')
     parser.add_argument('--json', action='store_true',
                         help='report in JSON, log lines included')
     return parser.parse_args(argv)
@@ -213,9 +217,10 @@ def main(argv: list[str] | None = None) -> int:
     """:returns: 0 when the image is there, 1 when Nova raised an error"""
     args = _arguments(argv)
     recorder = _prepare(args.config_file)
-    with contextlib.closing(ks_session.Session(
-            auth=authentication(os.environ))) as session:
-        context = request_context(session)
+    if args.start_privsep:
+        nova.privsep.sys_admin_pctxt.start()
+    context = request_context(
+        authentication(os.environ), ks_session.Session())
     begin = time.monotonic()
     try:
         if args.path:

@@ -48,6 +48,7 @@ class Glance(process.LabFixture):
             'ceph': {'rbd_thin_provisioning': rbd_thin_provisioning},
         }
         self._options = options or {}
+        self._prepared = False
         self.service = wsgi.WsgiService(
             'glance', 'glance.wsgi.api:application', venv, directory,
             env={'OS_GLANCE_CONFIG_DIR': str(directory)},
@@ -56,18 +57,27 @@ class Glance(process.LabFixture):
         self.access_log = self.service.access_log
 
     def _setUp(self) -> None:
+        if not self._prepared:
+            self.prepare()
+        self._write_conf()
+        self._keystone.add_service('glance', 'image', self.url)
+        self.useFixture(self.service)
+
+    def prepare(self) -> None:
+        """Do what needs Ceph but not yet Keystone."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for name in ('staging', 'tasks'):
             (self.directory / name).mkdir()
         self._ceph.create_pool(POOL)
         self._ceph.create_user(CEPH_USER, {
             'mon': 'profile rbd', 'osd': f'profile rbd pool={POOL}'})
-        self._write_conf()
+        database = config.write(
+            self.directory / 'database.conf',
+            config.render(self._database()), 0o600)
         process.run(
-            [self._venv.program('glance-manage'), '--config-file',
-             self.conf, 'db_sync'], cwd=self.directory)
-        self._keystone.add_service('glance', 'image', self.url)
-        self.useFixture(self.service)
+            [self._venv.program('glance-manage'), '--config-file', database,
+             'db_sync'], cwd=self.directory)
+        self._prepared = True
 
     @property
     def conf(self) -> pathlib.Path:
@@ -75,8 +85,13 @@ class Glance(process.LabFixture):
         return self.directory / 'glance-api.conf'
 
     def _write_conf(self) -> None:
-        options = config.merge(self._base(), self._own, self._options)
+        options = config.merge(
+            self._database(), self._base(), self._own, self._options)
         config.write(self.conf, config.render(options), 0o600)
+
+    def _database(self) -> config.Options:
+        return {'database': {
+            'connection': f'sqlite:///{self.directory}/glance.db'}}
 
     def _base(self) -> config.Options:
         here = self.directory
@@ -85,7 +100,6 @@ class Glance(process.LabFixture):
                 'use_stderr': True,
                 'enabled_backends': ['ceph:rbd'],
             },
-            'database': {'connection': f'sqlite:///{here}/glance.db'},
             'keystone_authtoken': {
                 **self._keystone.credentials('glance'),
                 'www_authenticate_uri': self._keystone.auth_url,
@@ -124,5 +138,10 @@ class Glance(process.LabFixture):
 
     def downloads(self, image_id: str) -> int:
         """How often the data of an image was fetched over HTTP so far."""
-        text = self.access_log.read_text(encoding='utf-8')
-        return sum(found == image_id for found in _DOWNLOAD.findall(text))
+        return count_downloads(self.access_log, image_id)
+
+
+def count_downloads(access_log: pathlib.Path, image_id: str) -> int:
+    """How many requests for the data of an image a log tells of."""
+    text = access_log.read_text(encoding='utf-8')
+    return sum(found == image_id for found in _DOWNLOAD.findall(text))

@@ -6,13 +6,13 @@ processes when its first one ends, however far they have daemonized.
 """
 
 from collections.abc import Iterable
+import contextlib
 import dataclasses
 import os
 import pathlib
 import signal
 import stat
 import subprocess
-import typing as ty
 
 import psutil
 
@@ -58,14 +58,8 @@ class Account:
     gid: int
 
 
-class Running:
-    """A command that runs in a namespace.
-
-    :ivar handle: the process that started it and waits for it
-    """
-
-    def __init__(self, handle: 'subprocess.Popen[str]') -> None:
-        self.handle = handle
+class Running(process.Command):
+    """A command that runs in a namespace, entered by the child."""
 
     @property
     def pid(self) -> int:
@@ -74,17 +68,17 @@ class Running:
         :raises LabError: when it does not run
         """
         def found() -> bool:
-            return bool(self._children()) or self.handle.poll() is not None
+            return bool(self._inside()) or not self.alive
 
         process.wait_for(found, 10, 0.01)
-        children = self._children()
-        if not children:
+        inside = self._inside()
+        if not inside:
             raise errors.LabError('The command has ended already')
-        return children[0].pid
+        return inside[0].pid
 
-    def _children(self) -> list[psutil.Process]:
+    def _inside(self) -> list[psutil.Process]:
         try:
-            return psutil.Process(self.handle.pid).children()
+            return psutil.Process(self.child.pid).children()
         except psutil.NoSuchProcess:
             return []
 
@@ -92,27 +86,10 @@ class Running:
         """Send a signal to the command itself, and to nobody else."""
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float) -> tuple[int, str, str]:
-        """Wait for its end.
-
-        :param timeout: seconds; it is killed when they are over
-        :returns: exit status, standard output, standard error
-        :raises LabError: when time is up
-        """
-        try:
-            out, err = self.handle.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired as exc:
-            raise errors.LabError(
-                f'No end after {timeout:.0f} s: '
-                f'{" ".join(map(str, self.handle.args))}') from exc
-        finally:
-            self.end()
-        return self.handle.returncode, out, err
-
-    def end(self) -> None:
-        """Kill it if it still runs."""
-        # The command itself gets SIGKILL from the kernel when this one ends.
-        process.end(self.handle, grace=0)
+    def _kill(self) -> None:
+        # The kernel then kills the command itself. What that has started
+        # stays, as on any host, until the namespace ends.
+        process.end(self.child, grace=0, group=False)
 
 
 class Namespace(process.LabFixture):
@@ -153,6 +130,7 @@ class Namespace(process.LabFixture):
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
         self.addCleanup(process.end, init, grace=0)
+        assert init.stdout and init.stderr
         if init.stdout.readline() != 'ready\n':
             raise errors.LabError(
                 'Cannot make a private mount and process namespace, which '
@@ -193,13 +171,10 @@ class Namespace(process.LabFixture):
             f'--regid={self._account.gid}', '--clear-groups',
             '--pdeathsig', 'KILL', '--', *command]
 
-    def start(self, *command: process.Argument, env: dict[str, str],
-              **options: ty.Any) -> Running:
-        """Start a command as the account, its output captured as text."""
-        return Running(process.spawn(
-            self.argv(*command), env=env, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, **options))
+    def start(self, *command: process.Argument,
+              env: dict[str, str]) -> Running:
+        """Start a command as the account."""
+        return Running(self.argv(*command), env=env, shown=command)
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs in here, but for the first process."""
@@ -209,7 +184,23 @@ class Namespace(process.LabFixture):
         first = {child.pid for child in
                  psutil.Process(self._init.pid).children()}
         return [one for one in psutil.process_iter()
-                if one.pid not in first and _pid_namespace(one.pid) == inside]
+                if one.pid not in first and _pid_namespace(one.pid) == inside
+                and _runs(one)]
+
+    def command_lines(self) -> list[str]:
+        """The command lines of processes()."""
+        lines = []
+        for one in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(' '.join(one.cmdline()))
+        return lines
+
+
+def _runs(one: psutil.Process) -> bool:
+    try:
+        return one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _pid_namespace(pid: int) -> str | None:

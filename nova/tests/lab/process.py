@@ -7,9 +7,12 @@ janitor waiting for the owner's end removes the directory.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
+import contextlib
+import functools
 import os
 import pathlib
 import random
@@ -18,12 +21,16 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import typing as ty
 
 import fixtures
+from oslo_log import log as logging
 
 from nova.tests.lab import errors
+
+LOG = logging.getLogger(__name__)
 
 Argument = str | pathlib.Path
 
@@ -34,6 +41,10 @@ _PORTS = range(20000, 32000)
 # PR_SET_PDEATHSIG acts when the *thread* that forked ends. This one lives as
 # long as the process.
 _spawner = futures.ThreadPoolExecutor(1, thread_name_prefix='lab-spawner')
+
+# Children of spawn() that have not been waited for.
+_children: set['subprocess.Popen[ty.Any]'] = set()
+_giving_up = threading.Event()
 
 _JANITOR = """
 cat > /dev/null
@@ -109,64 +120,147 @@ def spawn(argv: Sequence[Argument],
     """Popen for a child that gets SIGKILL when this process ends.
 
     The child's pid is that of the command itself, in a session of its own.
+
+    :raises LabError: while the lab is being given up
     """
+    if _giving_up.is_set():
+        raise errors.LabError('The lab is being given up')
     bound = ['setpriv', '--pdeathsig', 'KILL', '--', *map(str, argv)]
     options.setdefault('env', clean_environment())
-    return _spawner.submit(
-        subprocess.Popen, bound, start_new_session=True, **options).result()
+    start = functools.partial(
+        subprocess.Popen, bound, start_new_session=True, **options)
+    child = _spawner.submit(start).result()
+    _children.add(child)
+    return child
+
+
+@contextlib.contextmanager
+def giving_up() -> Iterator[None]:
+    """Make everything that other threads still set up here fail at once.
+
+    For the moment between an interrupt and the clean-up.
+    """
+    _giving_up.set()
+    try:
+        for child in list(_children):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        yield
+    finally:
+        _giving_up.clear()
+
+
+class Command:
+    """A command whose output is kept.
+
+    In files, not pipes: a daemon that it leaves behind may keep its end of a
+    pipe open for long.
+
+    :ivar child: its process
+    """
+
+    def __init__(self, argv: Sequence[Argument], *,
+                 env: Mapping[str, str], cwd: Argument = '/',
+                 text: str = '', shown: Sequence[Argument] = ()) -> None:
+        """Start it.
+
+        :param text: what it reads on standard input
+        :param shown: what error messages say instead of `argv`
+        """
+        self._shown = ' '.join(map(str, shown or argv))
+        self._in, self._out, self._err = (
+            tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace')
+            for _ in range(3))
+        self._in.write(text)
+        self._in.seek(0)
+        self.child = spawn(argv, env=env, cwd=cwd, stdin=self._in,
+                           stdout=self._out, stderr=self._err)
+
+    @property
+    def alive(self) -> bool:
+        return not _ended(self.child.pid)
+
+    def wait(self, timeout: float) -> tuple[int, str, str]:
+        """Wait for its end.
+
+        :param timeout: seconds; it is killed when they are over
+        :returns: exit status, standard output, standard error
+        :raises LabError: when time is up
+        """
+        try:
+            ended = wait_for(lambda: not self.alive, timeout, 0.01)
+            self._kill()
+            out, err = self._read(self._out), self._read(self._err)
+        finally:
+            self.end()
+        if not ended:
+            raise errors.LabError(
+                f'No end after {timeout:.0f} s: {self._shown}\n'
+                f'{out}{err}'.rstrip())
+        return self.child.returncode, out, err
+
+    @staticmethod
+    def _read(stream: ty.IO[str]) -> str:
+        stream.seek(0)
+        return stream.read()
+
+    def _kill(self) -> None:
+        end(self.child, grace=0)
+
+    def end(self) -> None:
+        """Kill it if it still runs; its output is lost."""
+        self._kill()
+        for stream in (self._in, self._out, self._err):
+            stream.close()
 
 
 def run(argv: Sequence[Argument], *, timeout: float = 120,
         env: Mapping[str, str] | None = None, cwd: Argument = '/',
-        text: str | None = None) -> str:
+        text: str = '') -> str:
     """Run a command to its end and return its standard output.
 
     :param timeout: seconds until it is killed
     :param text: what it reads on standard input
     :raises LabError: with the command and its output when it fails
     """
-    child = spawn(
-        argv, cwd=cwd, text=True, env=env or clean_environment(),
-        stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    shown = ' '.join(map(str, argv))
-    try:
-        out, err = child.communicate(text, timeout=timeout)
-    except subprocess.TimeoutExpired as exc:
+    command = Command(
+        argv, env=env or clean_environment(), cwd=cwd, text=text)
+    status, out, err = command.wait(timeout)
+    if status:
         raise errors.LabError(
-            f'No end after {timeout:.0f} s: {shown}') from exc
-    finally:
-        end(child, grace=0)
-    if child.returncode:
-        raise errors.LabError(
-            f'Exit status {child.returncode}: {shown}\n{out}{err}'.rstrip())
+            f'Exit status {status}: {" ".join(map(str, argv))}\n'
+            f'{out}{err}'.rstrip())
     return out
 
 
-def end(child: 'subprocess.Popen[ty.Any]', grace: float) -> None:
-    """Stop a child of spawn() and what is left in its process group.
+def end(child: 'subprocess.Popen[ty.Any]', grace: float,
+        group: bool = True) -> None:
+    """Stop a child of spawn() if it still runs.
 
     :param grace: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once
+    :param group: kill what is left in its process group, too
     """
     if child.returncode is None:
         # Until it is waited for, its pid and process group can't be reused.
         if grace and not _ended(child.pid):
             os.kill(child.pid, signal.SIGTERM)
             wait_for(lambda: _ended(child.pid), grace)
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(child.pid, signal.SIGKILL)
         child.wait()
+    _children.discard(child)
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
             stream.close()
 
 
 def _ended(pid: int) -> bool:
-    state = os.waitid(
-        os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return state is not None
+    """Whether a child has ended; it is left to be waited for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG |
+                         os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def wait_for(condition: Callable[[], bool], timeout: float,
@@ -201,6 +295,14 @@ class LabFixture(fixtures.Fixture):
                 if kind is not fixtures.SetupError:
                     error.add_note(f'Then in cleaning up: {other!r}')
             raise error from None
+
+    def getDetails(self) -> dict[str, ty.Any]:
+        try:
+            return super().getDetails()
+        except TypeError:
+            # Whoever uses a fixture asks for its details when its setUp() has
+            # raised, and then there is nothing left to tell them from.
+            return {}
 
 
 class RunDirectory(LabFixture):
@@ -244,7 +346,7 @@ class Daemon(LabFixture):
                  timeout: float = 90, grace: float = 15) -> None:
         """Describe the daemon; setUp() starts it.
 
-        :param ready: returns True once the daemon serves; must not raise
+        :param ready: returns True once the daemon serves
         :param timeout: seconds for it to become ready
         :param grace: seconds for it to stop by itself
         """
@@ -272,7 +374,7 @@ class Daemon(LabFixture):
 
     @property
     def alive(self) -> bool:
-        return self._child is not None and self._child.poll() is None
+        return self._child is not None and not _ended(self._child.pid)
 
     def start(self) -> None:
         """Start it and wait until it serves.
@@ -281,21 +383,23 @@ class Daemon(LabFixture):
         """
         if self.alive:
             return
+        LOG.info('Starting %s', self.name)
         with open(self.log, 'ab') as log:
-            self._child = spawn(
+            child = self._child = spawn(
                 self._argv, env=self._env or clean_environment(),
                 cwd=self._cwd, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT)
-        ready = wait_for(
-            lambda: not self.alive or self._ready(), self._timeout, 0.1)
-        if ready and self.alive:
+        settled = wait_for(
+            lambda: _ended(child.pid) or self._ready(), self._timeout, 0.1)
+        by_itself = _ended(child.pid)
+        if settled and not by_itself:
+            LOG.info('%s serves', self.name)
             return
-        status = self._child.poll()
-        reason = (f'is not ready after {self._timeout:.0f} s' if status is None
-                  else f'ended with status {status}')
-        report = f'{self.name} {reason}. End of {self.log}:\n{tail(self.log)}'
         self.stop()
-        raise errors.LabError(report)
+        reason = (f'ended with status {child.returncode}' if by_itself
+                  else f'is not ready after {self._timeout:.0f} s')
+        raise errors.LabError(
+            f'{self.name} {reason}. End of {self.log}:\n{tail(self.log)}')
 
     def stop(self) -> None:
         """Stop it; harmless when it is not running."""

@@ -15,8 +15,12 @@ import os
 import pathlib
 import shutil
 
+from oslo_log import log as logging
+
 from nova.tests.lab import errors
 from nova.tests.lab import process
+
+LOG = logging.getLogger(__name__)
 
 CONSTRAINTS = pathlib.Path(__file__).with_name('constraints.txt')
 PYTHON = pathlib.Path('/usr/bin/python3')
@@ -69,6 +73,8 @@ class ServiceVenv:
 
         :raises LabError: when a package can't be installed
         """
+        LOG.info('Installing the services into %s, for this and later runs',
+                 self.path)
         shutil.rmtree(self.path, ignore_errors=True)
         process.run([PYTHON, '-m', 'venv', self.path], timeout=300)
         process.run(

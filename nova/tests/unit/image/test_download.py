@@ -1,0 +1,746 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which source an image comes from, and what it is held to on each way."""
+
+import base64
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import io
+import logging
+import os
+import pathlib
+import re
+import typing as ty
+from unittest import mock
+
+from cryptography import exceptions as crypto_exceptions
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cursive import exception as cursive_exception
+import fixtures
+from glanceclient.common import utils as glance_utils
+from glanceclient import exc as glance_exc
+from oslo_utils.fixture import uuidsentinel as uuids
+import requests
+
+from nova import context as nova_context
+from nova import exception
+from nova.image import glance
+from nova.image import rbd
+from nova.image import transfer
+import nova.privsep.rbd
+from nova import test
+from nova.tests.unit.image import test_rbd
+from nova.tests.unit.image import test_transfer
+
+RIGHT = test_transfer.noise(300_000)
+WRONG = RIGHT[:-1] + bytes([RIGHT[-1] ^ 1])
+RBD_URL = f'rbd://{test_rbd.FSID}/images/{uuids.image}/snap'
+
+
+class Image(dict):
+    """As much of a warlock model as the service looks at."""
+
+    schema: Mapping[str, ty.Any] = {'name': 'image', 'properties': {
+        name: {} for name in (
+            'checksum', 'direct_url', 'disk_format', 'id', 'locations',
+            'os_hash_algo', 'os_hash_value', 'size', 'status',
+            'visibility')}}
+
+
+class FakeGlance:
+    """Answers as GlanceClientWrapper does: one image, and its data."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.body: bytes | None = RIGHT
+        #: Raised instead of an answer, or where the body ends.
+        self.refusal: Exception | None = None
+        self.broken: Exception | None = None
+        self.methods: list[str] = []
+        self.closed = 0
+
+    def call(
+        self, _context: object, version: int, method: str,
+        controller: str | None = None, args: Sequence[ty.Any] = (),
+        kwargs: Mapping[str, ty.Any] | None = None,
+    ) -> ty.Any:
+        assert (version, controller, args) == (2, None, (uuids.image,))
+        self.methods.append(method)
+        if method == 'get':
+            return self.image
+        assert method == 'data', method
+        if self.refusal is not None:
+            raise self.refusal
+        data = None
+        if self.body is not None:
+            data = glance_utils.IterableWithLength(
+                self._chunks(self.body), len(self.body))
+        return glance_utils.RequestIdProxy((data, requests.Response()))
+
+    def _chunks(self, body: bytes) -> Iterator[bytes]:
+        try:
+            for start in range(0, len(body), 65536):
+                yield body[start:start + 65536]
+            if self.broken is not None:
+                raise self.broken
+        finally:
+            self.closed += 1
+
+
+class FakeHandler:
+    """A handler for the tests: remembers what it was called with."""
+
+    def __init__(self, *outcomes: bytes | Exception) -> None:
+        """Make a handler.
+
+        :param outcomes: for each call, the image's bytes or what is raised
+        """
+        self._outcomes = list(outcomes)
+        self.calls: list[tuple[str, str, str]] = []
+        self.sources: list[test_transfer.MemorySource] = []
+        self.closed = 0
+
+    @contextlib.contextmanager
+    def __call__(
+        self, image: Mapping[str, ty.Any], url: str, path: str,
+    ) -> Iterator[transfer.Source]:
+        self.calls.append((image['id'], url, path))
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.sources.append(
+            test_transfer.MemorySource([(0, outcome)], endless=True))
+        try:
+            yield self.sources[-1]
+        finally:
+            self.closed += 1
+
+    @property
+    def urls(self) -> list[str]:
+        return [url for _image_id, url, _path in self.calls]
+
+
+def broken() -> Exception:
+    return transfer.SourceError(reason='the cable is broken')
+
+
+@functools.cache
+def private_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def signature_of(data: bytes) -> dict[str, str]:
+    """Return the properties of an image that is signed."""
+    algorithm = hashes.SHA256()
+    signature = private_key().sign(
+        data, padding.PSS(padding.MGF1(algorithm), padding.PSS.MAX_LENGTH),
+        algorithm)
+    return {
+        'img_signature': base64.b64encode(signature).decode(),
+        'img_signature_hash_method': 'SHA-256',
+        'img_signature_key_type': 'RSA-PSS',
+        'img_signature_certificate_uuid': uuids.certificate,
+    }
+
+
+class DownloadTestCase(test.NoDBTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(test_transfer.LeakCheck())
+        self.directory = self.useFixture(fixtures.TempDir()).path
+        self.path = os.path.join(self.directory, 'image')
+        self.context = nova_context.RequestContext(
+            uuids.user, uuids.project, auth_token='token')
+        self.image = Image(
+            id=uuids.image, status='active', visibility='private',
+            size=len(RIGHT), disk_format='qcow2', locations=[],
+            os_hash_algo='sha256',
+            os_hash_value=hashlib.sha256(RIGHT).hexdigest())
+        self.glance = FakeGlance(self.image)
+        self.useFixture(fixtures.MockPatch(
+            'nova.image.glance._HANDLERS', {'rbd': rbd.open_source}))
+
+    def locate(self, *urls: str) -> None:
+        self.image['locations'] = [
+            {'url': url, 'metadata': {'store': 'x'}} for url in urls]
+
+    def handle(self, *outcomes: bytes | Exception) -> FakeHandler:
+        """Have a handler of 'mem', with as many locations as outcomes."""
+        handler = FakeHandler(*outcomes)
+        glance.register_handler('mem', handler)
+        self.flags(allowed_direct_url_schemes=['mem'], group='glance')
+        self.locate(*('mem://%d' % number
+                      for number in range(len(outcomes))))
+        return handler
+
+    def download(self, **kwargs: ty.Any) -> ty.Any:
+        client = ty.cast(glance.GlanceClientWrapper, self.glance)
+        return glance.GlanceImageServiceV2(client).download(
+            self.context, uuids.image,
+            **({'dst_path': self.path} | kwargs))
+
+    def logged(self) -> ty.Any:
+        return self.assertLogs('nova.image.glance', 'INFO')
+
+    def warnings(self, logs: ty.Any) -> list[str]:
+        return [record.getMessage() for record in logs.records
+                if record.levelno >= logging.WARNING]
+
+    def assert_fetched(self, by_http: bool) -> None:
+        self.assertEqual(
+            test_transfer.digest(RIGHT),
+            test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+        self.assertEqual(['image'], os.listdir(self.directory))
+        self.assertEqual(int(by_http), self.glance.methods.count('data'))
+        self.assertEqual(int(by_http), self.glance.closed)
+
+    def assert_fails(self, error: type[Exception], reason: str) -> None:
+        pathlib.Path(self.path).write_bytes(b'left by a killed attempt')
+        self.assertRaisesRegex(error, reason, self.download)
+        self.assertEqual([], os.listdir(self.directory))
+
+
+class TestRegistry(DownloadTestCase):
+    def test_nothing_is_active_by_default(self) -> None:
+        self.assertEqual({}, glance.active_handlers())
+
+    def test_rbd(self) -> None:
+        for schemes, old_switch in ((['rbd'], False), ([], True),
+                                    (['rbd'], True), (['rbd', 'rbd'], False)):
+            self.flags(allowed_direct_url_schemes=schemes,
+                       enable_rbd_download=old_switch, group='glance')
+            self.assertEqual({'rbd': rbd.open_source},
+                             glance.active_handlers())
+
+    def test_registered_and_not_active(self) -> None:
+        glance.register_handler('mem', FakeHandler())
+        self.flags(enable_rbd_download=True, group='glance')
+        self.assertEqual(['rbd'], list(glance.active_handlers()))
+
+    def test_registered_twice(self) -> None:
+        handler = FakeHandler()
+        glance.register_handler('mem', handler)
+        self.assertRaisesRegex(
+            ValueError, "'mem'", glance.register_handler, 'mem',
+            FakeHandler())
+        self.assertIs(handler, glance._HANDLERS['mem'])
+
+    def test_rbd_is_registered(self) -> None:
+        self.assertRaisesRegex(
+            ValueError, "'rbd'", glance.register_handler, 'rbd',
+            FakeHandler())
+
+    def test_unknown_scheme(self) -> None:
+        glance.register_handler('mem', FakeHandler())
+        self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file'],
+                   group='glance')
+        for start in (glance.active_handlers, glance.API,
+                      glance.GlanceImageServiceV2):
+            self.assertRaisesRegex(
+                exception.InvalidConfiguration,
+                'allowed_direct_url_schemes .*: file, nfs.*: mem, rbd$',
+                start)
+
+    def test_scheme_in_capitals_is_unknown(self) -> None:
+        self.flags(allowed_direct_url_schemes=['RBD'], group='glance')
+        self.assertRaises(exception.InvalidConfiguration, glance.API)
+
+    def test_no_plug_point_is_left(self) -> None:
+        self.assertEqual([], list(importlib.metadata.entry_points(
+            group='nova.image.download')))
+        folder = pathlib.Path(ty.cast(str, glance.__file__)).parent
+        modules = sorted(folder.rglob('*.py'))
+        self.assertIn('glance.py', [module.name for module in modules])
+        for module in modules:
+            self.assertIsNone(
+                re.search(r'nova\.image\.download|stevedore|entry_points',
+                          module.read_text()), module)
+
+
+class TestSources(DownloadTestCase):
+    def test_direct(self) -> None:
+        handler = self.handle(RIGHT)
+        with self.logged() as logs:
+            self.assertIsNone(self.download())
+        self.assert_fetched(by_http=False)
+        self.assertEqual([(uuids.image, 'mem://0', self.path)],
+                         handler.calls)
+        self.assertEqual(1, handler.closed)
+        self.assertEqual([len(RIGHT)], handler.sources[0].finished)
+        self.assertEqual([], self.warnings(logs))
+
+    def test_order(self) -> None:
+        handler = self.handle(broken(), WRONG, RIGHT, RIGHT)
+        self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(['mem://0', 'mem://1', 'mem://2'], handler.urls)
+
+    def test_direct_url_comes_after_locations_and_not_twice(self) -> None:
+        handler = self.handle(broken(), broken(), broken())
+        self.locate('mem://a', 'mem://b', 'mem://a')
+        for direct_url in ('mem://a', 'mem://b', 'mem://c'):
+            self.image['direct_url'] = direct_url
+            handler.calls.clear()
+            handler._outcomes = [broken(), broken(), broken()]
+            self.download()
+            self.assertEqual(
+                ['mem://a', 'mem://b'] +
+                ['mem://c'] * (direct_url == 'mem://c'), handler.urls)
+
+    def test_direct_url_alone(self) -> None:
+        handler = self.handle(RIGHT)
+        del self.image['locations']
+        self.image['direct_url'] = 'mem://only'
+        self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(['mem://only'], handler.urls)
+
+    def test_http_comes_last(self) -> None:
+        handler = self.handle(broken(), broken())
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
+
+    def test_not_switched_on(self) -> None:
+        handler = self.handle(RIGHT)
+        self.flags(allowed_direct_url_schemes=[], group='glance')
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual([], handler.calls)
+
+    def test_no_locations(self) -> None:
+        self.handle()
+        del self.image['locations']
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual([], self.warnings(logs))
+
+    def test_locations_of_other_schemes(self) -> None:
+        handler = self.handle()
+        self.locate('file:///var/lib/glance/x', 'swift+https://a/b', 'mem',
+                    RBD_URL, 'MEM://x', 'memory://x', ' mem://x', '')
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual([], [url for url in handler.urls if '://' in url])
+        self.assertEqual([], [line for line in self.warnings(logs)
+                              if '://' in line])
+
+    def test_warned_once_for_each_failed_source(self) -> None:
+        self.handle(broken(), WRONG, crypto_exceptions.InvalidSignature())
+        with self.logged() as logs:
+            self.download()
+        found = self.warnings(logs)
+        self.assertEqual(3, len(found), found)
+        for line, reason in zip(found, (
+                'the cable is broken', 'Glance recorded',
+                'InvalidSignature')):
+            for part in (uuids.image, ' mem,', reason):
+                self.assertIn(part, line)
+
+    def test_any_error_of_a_handler_is_one_of_the_source(self) -> None:
+        for error in (KeyError('disk_format'), RuntimeError('no thread'),
+                      exception.NovaException('something')):
+            glance._HANDLERS.pop('mem', None)
+            self.handle(error)
+            self.download()
+        self.assertEqual(3, self.glance.methods.count('data'))
+
+    def test_line_that_tells_how_it_came(self) -> None:
+        self.handle(RIGHT)
+        report = transfer.Report(3 << 20, 1 << 20, 1.5)
+        with mock.patch.object(transfer, 'transfer', return_value=report):
+            with self.logged() as logs:
+                self.download()
+        self.assertEqual(
+            [f'Image {uuids.image} fetched by mem: 3145728 bytes, 1048576 '
+             'bytes written, in 1.50 s, 2.0 MiB/s, verified by sha256'],
+            [record.getMessage() for record in logs.records])
+
+    def test_line_for_http(self) -> None:
+        with self.logged() as logs:
+            self.download()
+        self.assertEqual(1, len(logs.records))
+        self.assertRegex(
+            logs.records[0].getMessage(),
+            f'^Image {uuids.image} fetched by http: 300000 bytes, 300000 '
+            r'bytes written, in \d+\.\d\d s, \d+\.\d MiB/s, verified by '
+            'sha256$')
+
+    def test_progress_of_a_long_download_is_logged(self) -> None:
+        self.useFixture(fixtures.MockPatch(
+            'nova.image.glance._PROGRESS_INTERVAL', 0))
+        self.handle(RIGHT)
+        with self.logged() as logs:
+            self.download()
+        self.assertIn(
+            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
+            'bytes', [record.getMessage() for record in logs.records])
+
+    def test_size_is_not_known(self) -> None:
+        for size in (None, 0):
+            self.image['size'] = size
+            self.download()
+        self.assertEqual(
+            test_transfer.digest(RIGHT),
+            test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+
+
+class TestFailures(DownloadTestCase):
+    """The right exception, and nothing at the destination."""
+
+    def test_destination_cannot_be_written(self) -> None:
+        handler = self.handle(RIGHT, RIGHT)
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch('os.pwrite', side_effect=full):
+            with self.assertNoLogs('nova.image.glance', 'WARNING'):
+                self.assert_fails(OSError, 'No space left')
+        # No other source would help.
+        self.assertEqual(['mem://0'], handler.urls)
+        self.assertNotIn('data', self.glance.methods)
+
+    def test_no_directory(self) -> None:
+        handler = self.handle(RIGHT, RIGHT)
+        self.path = os.path.join(self.directory, 'no', 'image')
+        self.assertRaises(FileNotFoundError, self.download)
+        self.assertEqual(['mem://0'], handler.urls)
+        self.assertNotIn('data', self.glance.methods)
+
+    def test_wrong_bytes_everywhere(self) -> None:
+        self.handle(WRONG)
+        self.glance.body = WRONG
+        self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
+        self.assertEqual(1, self.glance.closed)
+
+    def test_http_ends_early(self) -> None:
+        self.handle(broken())
+        self.glance.body = RIGHT[:-1]
+        self.assert_fails(
+            exception.CouldNotFetchImage,
+            f'{uuids.image}.*299999 bytes, the image has 300000')
+
+    def test_http_brings_too_much(self) -> None:
+        self.glance.body = RIGHT + b'!'
+        self.assert_fails(exception.CouldNotFetchImage, 'more than')
+        self.assertEqual(1, self.glance.closed)
+
+    def test_http_connection_breaks(self) -> None:
+        # These are what requests makes of the errors of urllib3.
+        for error in (requests.exceptions.ChunkedEncodingError,
+                      requests.exceptions.ConnectionError,
+                      requests.exceptions.ContentDecodingError):
+            self.glance.broken = error('the connection broke')
+            self.glance.body = RIGHT[:-1]
+            self.assert_fails(
+                exception.CouldNotFetchImage,
+                f'{uuids.image}.*the connection broke')
+
+    def test_http_is_refused(self) -> None:
+        for refusal, error in (
+            (glance_exc.HTTPNotFound(), exception.ImageNotFound),
+            (glance_exc.HTTPForbidden(), exception.ImageNotAuthorized),
+            (exception.GlanceConnectionFailed(server='x', reason='down'),
+             exception.GlanceConnectionFailed),
+        ):
+            self.glance.refusal = refusal
+            self.assertRaises(error, self.download)
+            self.assertEqual([], os.listdir(self.directory))
+
+    def test_http_has_no_data(self) -> None:
+        self.glance.body = None
+        self.assertRaisesRegex(
+            exception.ImageUnacceptable, 'no data', self.download)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_no_way_to_verify_it(self) -> None:
+        handler = self.handle(RIGHT)
+        self.image['os_hash_algo'] = 'gost'
+        self.assertRaisesRegex(
+            exception.ImageUnacceptable, 'gost', self.download)
+        self.assertEqual([], handler.calls)
+        self.assertNotIn('data', self.glance.methods)
+
+
+class TestVerification(DownloadTestCase):
+    def test_wrong_bytes_on_the_direct_way(self) -> None:
+        self.handle(WRONG)
+        self.download()
+        self.assert_fetched(by_http=True)
+
+    def test_hash_left_out_for_direct_downloads_only(self) -> None:
+        self.flags(verify_direct_download=False, group='glance')
+        self.handle(WRONG)
+        with self.logged() as logs:
+            self.download()
+        self.assertEqual(WRONG, pathlib.Path(self.path).read_bytes())
+        self.assertIn('verified by nothing', logs.output[-1])
+        del glance._HANDLERS['mem']
+        self.handle(broken())
+        self.glance.body = WRONG
+        self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
+
+    def test_size_counts_where_the_hash_is_left_out(self) -> None:
+        self.flags(verify_direct_download=False, group='glance')
+        for content in (RIGHT + b'!', RIGHT[:-1]):
+            glance._HANDLERS.pop('mem', None)
+            self.handle(content)
+            self.glance.methods.clear()
+            self.glance.closed = 0
+            self.download()
+            self.assert_fetched(by_http=True)
+
+    def test_md5(self) -> None:
+        self.image.update(
+            os_hash_algo=None, os_hash_value=None,
+            checksum=hashlib.md5(RIGHT, usedforsecurity=False).hexdigest())
+        self.handle(WRONG, RIGHT)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertIn('verified by md5', logs.output[-1])
+
+    def test_nothing_recorded(self) -> None:
+        self.image.update(os_hash_algo=None, os_hash_value=None)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertIn('verified by nothing', logs.output[-1])
+
+    def test_glanceclient_does_not_do_it_again(self) -> None:
+        with mock.patch.object(
+                self.glance, 'call', wraps=self.glance.call) as call:
+            self.download()
+        self.assertEqual(
+            mock.call(self.context, 2, 'data', args=(uuids.image,),
+                      kwargs={'do_checksum': False}), call.mock_calls[-1])
+
+
+class TestSignatures(DownloadTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.flags(verify_glance_signatures=True, group='glance')
+        self.image.update(signature_of(RIGHT))
+        self.certificate = self.useFixture(fixtures.MockPatch(
+            'cursive.signature_utils.get_certificate')).mock
+        self.certificate.return_value.public_key = private_key().public_key
+
+    def test_direct(self) -> None:
+        self.handle(RIGHT)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertIn('verified by signature', logs.output[-1])
+        self.certificate.assert_called_once()
+
+    def test_http(self) -> None:
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertIn('verified by signature', logs.output[-1])
+        self.certificate.assert_called_once()
+
+    def test_fresh_verifier_for_every_source(self) -> None:
+        started: list[transfer.Verifier | None] = []
+        real = transfer.transfer
+
+        def spy(source: transfer.Source, path: str,
+                verifier: transfer.Verifier | None, **kwargs: ty.Any,
+                ) -> transfer.Report:
+            started.append(verifier)
+            return real(source, path, verifier, **kwargs)
+
+        self.handle(WRONG, WRONG)
+        with mock.patch.object(transfer, 'transfer', spy):
+            with self.logged() as logs:
+                self.download()
+        self.assert_fetched(by_http=True)
+        self.assertNotIn(None, started)
+        self.assertEqual(3, len({id(verifier) for verifier in started}))
+        self.assertEqual(3, self.certificate.call_count)
+        self.assertEqual(
+            2, len([line for line in self.warnings(logs)
+                    if 'InvalidSignature' in line]))
+
+    def test_hash_does_not_make_up_for_it(self) -> None:
+        """Right by the hash that Glance recorded, and not what was signed."""
+        self.image.update(signature_of(WRONG))
+        self.handle(RIGHT)
+        with self.logged() as logs:
+            self.assert_fails(crypto_exceptions.InvalidSignature, '')
+        self.assertEqual(
+            ['WARNING', 'ERROR'],
+            [record.levelname for record in logs.records])
+        self.assertIn(uuids.image, logs.output[-1])
+
+    def test_switch_is_for_hashes_only(self) -> None:
+        self.flags(verify_direct_download=False, group='glance')
+        self.handle(WRONG)
+        self.download()
+        self.assert_fetched(by_http=True)
+
+    def test_cannot_be_verified(self) -> None:
+        handler = self.handle(RIGHT)
+        for name in signature_of(b''):
+            image = Image(self.image)
+            del image[name]
+            self.glance.image = image
+            self.assertRaisesRegex(
+                cursive_exception.SignatureVerificationError, '',
+                self.download)
+        self.assertEqual([], handler.calls)
+        self.assertNotIn('data', self.glance.methods)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_verifier_that_was_not_used_serves_the_next_source(self) -> None:
+        self.handle(broken())
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.certificate.assert_called_once()
+
+    def test_no_second_certificate_is_to_be_had(self) -> None:
+        self.handle(WRONG)
+        self.certificate.side_effect = [
+            self.certificate.return_value,
+            cursive_exception.SignatureVerificationError(reason='no answer')]
+        self.assert_fails(
+            cursive_exception.SignatureVerificationError, 'no answer')
+        self.assertEqual(2, self.certificate.call_count)
+
+    def test_needs_no_hash(self) -> None:
+        self.image.update(os_hash_algo='gost', os_hash_value='ab')
+        self.handle(RIGHT)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual([], self.warnings(logs))
+
+    def test_trusted_certificates_for_every_source(self) -> None:
+        self.flags(verify_glance_signatures=False, group='glance')
+        self.handle(WRONG)
+        trusted = mock.Mock(ids=[uuids.certificate])
+        with mock.patch('cursive.certificate_utils.verify_certificate',
+                        autospec=True) as verify_certificate:
+            self.download(trusted_certs=trusted)
+        self.assert_fetched(by_http=True)
+        self.assertEqual(
+            [mock.call(context=self.context,
+                       certificate_uuid=uuids.certificate,
+                       trusted_certificate_uuids=[uuids.certificate])] * 2,
+            verify_certificate.mock_calls)
+
+
+class TestOtherDestinations(DownloadTestCase):
+    """A file object, a FIFO, or the caller: by HTTP, as it comes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handler = self.handle(RIGHT)
+
+    def test_file_object(self) -> None:
+        file = io.BytesIO()
+        self.assertIsNone(self.download(data=file))
+        self.assertEqual(RIGHT, file.getvalue())
+        self.assertEqual([], os.listdir(self.directory))
+        self.assertEqual([], self.handler.calls)
+
+    def test_chunks(self) -> None:
+        chunks = self.download(dst_path=None)
+        self.assertEqual(RIGHT, b''.join(chunks))
+        self.assertEqual([], self.handler.calls)
+
+    def test_fifo(self) -> None:
+        body = RIGHT[:5000]
+        self.glance.body = body
+        os.mkfifo(self.path)
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        self.assertIsNone(self.download())
+        self.assertEqual(body, os.read(reader, 10_000))
+        self.assertEqual(b'', os.read(reader, 1))
+        self.assertEqual(['image'], os.listdir(self.directory))
+        self.assertEqual([], self.handler.calls)
+
+    def test_signature_of_a_stream(self) -> None:
+        self.flags(verify_glance_signatures=True, group='glance')
+        self.image.update(signature_of(WRONG))
+        file = io.BytesIO()
+        with mock.patch('cursive.signature_utils.get_certificate') as get:
+            get.return_value.public_key = private_key().public_key
+            self.assertRaises(crypto_exceptions.InvalidSignature,
+                              self.download, data=file)
+        self.assertEqual(b'', file.getvalue())
+
+
+class TestRbd(DownloadTestCase):
+    """The whole of it, but for the privileged side."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        conf = os.path.join(self.useFixture(fixtures.TempDir()).path, 'conf')
+        pathlib.Path(conf).write_text(f'[global]\nfsid = {test_rbd.FSID}')
+        self.flags(enable_rbd_download=True, rbd_ceph_conf=[conf],
+                   group='glance')
+        self.locate(RBD_URL)
+
+    def export(self, *args: ty.Any) -> test_rbd.FakeExport:
+        export = test_rbd.FakeExport(*args)
+        self.useFixture(
+            fixtures.MockPatchObject(nova.privsep.rbd, 'export', export))
+        return export
+
+    def test_success(self) -> None:
+        export = self.export(RIGHT)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(
+            ('images', uuids.image, 'snap'),
+            tuple(export.arguments[name]
+                  for name in ('pool', 'image', 'snapshot')))
+        self.assertRegex(
+            logs.output[-1],
+            'fetched by rbd: 300000 bytes,.* verified by sha256$')
+
+    def test_flipped_bit(self) -> None:
+        self.export(WRONG)
+        self.download()
+        self.assert_fetched(by_http=True)
+
+    def test_broken_location(self) -> None:
+        export = self.export(RIGHT)
+        self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual({}, export.arguments)
+        self.assertEqual(
+            3, len([line for line in self.warnings(logs)
+                    if 'not of the form' in line and uuids.image in line]))
+
+    def test_export_fails(self) -> None:
+        self.export(RIGHT[:1000], 2, 'rbd: error opening image')
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertIn('rbd: error opening image', self.warnings(logs)[0])
+
+    def test_export_fails_and_http_too(self) -> None:
+        self.export(b'', 110, 'connect timed out')
+        self.glance.body = RIGHT[:1000]
+        self.assert_fails(exception.CouldNotFetchImage, uuids.image)
+
+    def test_no_room_for_a_fifo(self) -> None:
+        self.export(RIGHT)
+        with mock.patch('tempfile.mkdtemp', side_effect=OSError(
+                errno.ENOSPC, os.strerror(errno.ENOSPC))):
+            self.download()
+        self.assert_fetched(by_http=True)

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The privileged half of a direct download, with a shell in place of rbd.
+
+The real thing runs in the privsep daemon, which is never patched by eventlet.
+"""
+
+from collections.abc import Callable
+import errno
+import os
+import pathlib
+import shutil
+import stat
+import time
+import typing as ty
+from unittest import mock
+
+import fixtures
+
+from nova.image import transfer
+import nova.privsep.rbd
+from nova import test
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.unit.image import test_transfer
+
+ARGUMENTS: dict[str, ty.Any] = {
+    'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
+    'pool': 'images', 'image': 'cafe', 'snapshot': 'snap',
+    'connect_timeout': 5, 'stall_timeout': 60,
+}
+BAD_NAMES = (
+    '', None, 7, b'images', '-', '--conf=/tmp/x', '-p', 'a/b', '/', 'a@b',
+    '@', 'a\nb', 'a\0b', '\x7f', 'a\u200bb', 'a\u202eb', '\udcff', 'a' * 256,
+)
+BAD_PATHS = (
+    '', None, 7, b'/etc/ceph.conf', 'ceph.conf', './ceph.conf', '-',
+    '/etc/../etc/ceph.conf', '/etc//ceph.conf', '/etc/ceph/', '/etc/./x',
+    '/etc/ceph\n.conf', '/etc/\0',
+)
+BAD_SECONDS = (0, -1, 24 * 60 * 60 + 1, 1.5, '5', None, True, float('inf'))
+
+
+class NativeFixture(fixtures.Fixture):
+    """Has the module work as in the daemon, also in a patched process."""
+
+    def _setUp(self) -> None:
+        for name in ('os', 'select', 'subprocess', 'time'):
+            self.useFixture(fixtures.MockPatchObject(
+                nova.privsep.rbd, name, transfer.native(name)))
+
+
+class Reader:
+    """Reads a FIFO in a thread of its own, until its end."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.content = b''
+        self._most: int | None = None
+        self._native = transfer.native('os')
+        self._thread = transfer.native('threading').Thread(target=self._read)
+
+    def start(self, hang_up_after: int | None = None) -> 'Reader':
+        """Start reading, up to so many bytes if told so."""
+        self._most = hang_up_after
+        self._thread.start()
+        return self
+
+    def close(self) -> bytes:
+        """Wait for the end; return all there was."""
+        self._thread.join()
+        return self.content
+
+    def _read(self) -> None:
+        poller = transfer.native('select').poll()
+        poller.register(self._fd)
+        # As long as there was no writer poll(2) waits, even for POLLHUP.
+        while self._most is None or len(self.content) < self._most:
+            poller.poll(60_000)
+            chunk = self._native.read(self._fd, 65536)
+            if not chunk:
+                break
+            self.content += chunk
+        self._native.close(self._fd)
+
+
+class PrivsepRbdTestCase(test.NoDBTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.PrivsepFixture())
+        self.useFixture(NativeFixture())
+        self.useFixture(test_transfer.LeakCheck())
+        self.directory = self.useFixture(fixtures.TempDir()).path
+        self.fifo = os.path.join(self.directory, 'stream')
+        os.mkfifo(self.fifo)
+
+    def set(self, name: str, new: object) -> None:
+        self.useFixture(
+            fixtures.MockPatchObject(nova.privsep.rbd, name, new))
+
+
+class TestNames(test.NoDBTestCase):
+    def test_good(self) -> None:
+        for name in ('images', 'a', 'a' * 255, 'glance-images.ssd_1', '.mgr',
+                     'c0ffee00-0000-4000-8000-00000000cafe', 'a b', 'a%2Fb',
+                     'größe', 'a-', 'a,b', '\\', "'", '$HOME', '*'):
+            self.assertEqual(
+                name, nova.privsep.rbd.check_name('pool', name))
+
+    def test_bad(self) -> None:
+        for name in BAD_NAMES:
+            error = self.assertRaises(
+                ValueError, nova.privsep.rbd.check_name, 'the pool', name)
+            self.assertIn('the pool', str(error))
+            # The error goes to a log: it must not break lines there.
+            self.assertTrue(str(error).isprintable(), repr(name))
+
+
+class TestCommandLine(test.NoDBTestCase):
+    def command_line(self, **changes: ty.Any) -> list[str]:
+        return nova.privsep.rbd._command_line(**(ARGUMENTS | changes))
+
+    def test_all_of_it(self) -> None:
+        for command in ('export', 'export-diff'):
+            self.assertEqual(
+                ['setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
+                 '--inh-caps=-all',
+                 '--bounding-set=-all,+dac_read_search', '--',
+                 'rbd', command, '--conf', '/etc/ceph/ceph.conf',
+                 '--pool', 'images', '--image', 'cafe', '--snap', 'snap',
+                 '--path', '-', '--no-progress', '--id', 'nova',
+                 '--client-mount-timeout', '5',
+                 '--rados-mon-op-timeout', '5',
+                 '--rados-osd-op-timeout', '60',
+                 '--admin-socket=', '--log-file=', '--log-to-file=false'],
+                self.command_line(command=command))
+
+    def test_without_user(self) -> None:
+        self.assertNotIn('--id', self.command_line(user=''))
+
+    def test_bad_values(self) -> None:
+        cases: list[tuple[str, ty.Any]] = [
+            ('command', command) for command in
+            ('import', 'rm', 'export --x', 'Export', '', None, 'ls')]
+        for name in ('pool', 'image', 'snapshot'):
+            cases += [(name, value) for value in BAD_NAMES]
+        cases += [('user', value) for value in BAD_NAMES if value]
+        cases += [('conf', value) for value in BAD_PATHS]
+        for name in ('connect_timeout', 'stall_timeout'):
+            cases += [(name, value) for value in BAD_SECONDS]
+        for name, value in cases:
+            error = self.assertRaises(
+                ValueError, self.command_line, **{name: value})
+            self.assertIsInstance(error, ValueError, (name, value))
+
+    def test_longest_times(self) -> None:
+        line = self.command_line(connect_timeout=1, stall_timeout=86400)
+        self.assertIn('1', line)
+        self.assertIn('86400', line)
+
+
+class TestOpenFifo(PrivsepRbdTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.set('_OPEN_SECONDS', 0.1)
+
+    def test_refused(self) -> None:
+        other = os.path.join(self.directory, 'other')
+        pathlib.Path(other).write_bytes(b'precious')
+        link = os.path.join(self.directory, 'link')
+        os.symlink(other, link)
+        fifo_link = os.path.join(self.directory, 'fifo link')
+        os.symlink(self.fifo, fifo_link)
+        # With a reader at its end, or else it would be refused for that.
+        reader = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        for path in (other, link, fifo_link, self.directory, '/dev/null'):
+            self.assertRaisesRegex(
+                ValueError, 'not a FIFO', nova.privsep.rbd._open_fifo, path)
+        self.assertEqual(b'precious', pathlib.Path(other).read_bytes())
+
+    def test_missing_is_not_made(self) -> None:
+        os.unlink(self.fifo)
+        self.assertRaises(
+            FileNotFoundError, nova.privsep.rbd._open_fifo, self.fifo)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_nobody_reads(self) -> None:
+        error = self.assertRaises(
+            OSError, nova.privsep.rbd._open_fifo, self.fifo)
+        self.assertEqual(errno.ENXIO, error.errno)
+
+    def test_reader_comes_late(self) -> None:
+        self.set('_OPEN_SECONDS', 60)
+        readers: list[int] = []
+
+        def pause(_seconds: float) -> None:
+            readers.append(os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK))
+
+        with mock.patch.object(nova.privsep.rbd.time, 'sleep', pause):
+            fd = nova.privsep.rbd._open_fifo(self.fifo)
+        self.addCleanup(os.close, readers[0])
+        self.addCleanup(os.close, fd)
+        self.assertEqual(1, len(readers))
+        self.assertTrue(stat.S_ISFIFO(os.fstat(fd).st_mode))
+        self.assertTrue(os.get_blocking(fd))
+        self.assertFalse(os.get_inheritable(fd))
+
+    def test_exchanged_for_a_file_at_the_last_moment(self) -> None:
+        def exchange(
+            replace: Callable[[], object],
+        ) -> Callable[[str, int], int]:
+            real = os.open
+
+            def late(path: str, flags: int) -> int:
+                os.unlink(path)
+                replace()
+                self.assertFalse(flags & (os.O_CREAT | os.O_TRUNC))
+                return real(path, flags)
+
+            return late
+
+        other = os.path.join(self.directory, 'other')
+        pathlib.Path(other).write_bytes(b'precious')
+        for replace, error in (
+            (lambda: os.link(other, self.fifo), ValueError),
+            (lambda: os.symlink(other, self.fifo), OSError),
+            (lambda: None, FileNotFoundError),
+        ):
+            with mock.patch.object(
+                    nova.privsep.rbd.os, 'open', exchange(replace)):
+                self.assertRaises(
+                    error, nova.privsep.rbd._open_fifo, self.fifo)
+            self.assertEqual(b'precious', pathlib.Path(other).read_bytes())
+            if os.path.lexists(self.fifo):
+                os.unlink(self.fifo)
+            os.mkfifo(self.fifo)
+
+
+class TestExport(PrivsepRbdTestCase):
+    def export(
+        self, script: str, reader: Reader | None = None, **changes: ty.Any,
+    ) -> tuple[int, str]:
+        """Export, with a shell script in the place of rbd."""
+        with mock.patch.object(
+                nova.privsep.rbd, '_command_line',
+                return_value=['sh', '-c', script]):
+            try:
+                return nova.privsep.rbd.export(
+                    self.fifo, **(ARGUMENTS | changes))
+            finally:
+                if reader is not None:
+                    reader.close()
+
+    def reader(self, hang_up_after: int | None = None) -> Reader:
+        return Reader(self.fifo).start(hang_up_after)
+
+    def test_output_arrives(self) -> None:
+        reader = self.reader()
+        self.assertEqual((0, ''), self.export('echo some bytes', reader))
+        self.assertEqual(b'some bytes\n', reader.content)
+
+    def test_more_than_the_pipe_holds(self) -> None:
+        reader = self.reader()
+        self.assertEqual(
+            (0, ''), self.export('head -c 3000000 /dev/zero', reader))
+        self.assertEqual(3_000_000, reader.content.count(0))
+        self.assertEqual(3_000_000, len(reader.content))
+
+    def test_nothing_to_write(self) -> None:
+        reader = self.reader()
+        self.assertEqual((0, ''), self.export('true', reader))
+        self.assertEqual(b'', reader.content)
+
+    def test_status_and_what_it_said(self) -> None:
+        reader = self.reader()
+        self.assertEqual(
+            (2, 'rbd: error opening image'),
+            self.export('echo half; echo rbd: error opening image >&2; '
+                        'exit 2', reader))
+        self.assertEqual(b'half\n', reader.content)
+
+    def test_died_of_a_signal(self) -> None:
+        self.assertEqual(
+            (-6, 'aborted'),
+            self.export('echo aborted >&2; kill -ABRT $$', self.reader()))
+
+    def test_says_very_much(self) -> None:
+        status, said = self.export(
+            'head -c 1000000 /dev/zero | tr "\\0" x >&2; '
+            'echo the end >&2',
+            self.reader())
+        self.assertEqual(0, status)
+        self.assertTrue(said.endswith('xxxthe end'), said[-20:])
+        self.assertLessEqual(len(said), 4096)
+
+    def test_says_what_is_no_text(self) -> None:
+        self.assertEqual(
+            (0, 'a\ufffdb'),
+            self.export("printf 'a\\377b\\n' >&2", self.reader()))
+
+    def test_a_grandchild_keeps_stderr_open(self) -> None:
+        reader = self.reader()
+        status, said = self.export('sleep 600 & echo $! >&2; exit 3')
+        os.kill(int(said), 9)
+        reader.close()
+        self.assertEqual(3, status)
+
+    def test_program_is_not_there(self) -> None:
+        reader = self.reader()
+        with mock.patch.object(
+                nova.privsep.rbd, '_command_line',
+                return_value=['/no/such/program']):
+            self.assertRaises(FileNotFoundError, nova.privsep.rbd.export,
+                              self.fifo, **ARGUMENTS)
+        self.assertEqual(b'', reader.close())
+
+    def test_rbd_is_not_installed(self) -> None:
+        reader = self.reader()
+        empty = os.path.join(self.directory, 'bin')
+        os.mkdir(empty)
+        setpriv = shutil.which(
+            'setpriv', path=nova.privsep.rbd._ENVIRONMENT['PATH'])
+        assert setpriv is not None, 'util-linux is missing'
+        os.symlink(setpriv, os.path.join(empty, 'setpriv'))
+        self.set('_ENVIRONMENT', {'PATH': empty})
+        line = ['setpriv', '--pdeathsig', 'KILL', '--', 'rbd', 'export']
+        with mock.patch.object(nova.privsep.rbd, '_command_line',
+                               return_value=line):
+            status, said = nova.privsep.rbd.export(self.fifo, **ARGUMENTS)
+        reader.close()
+        self.assertEqual(127, status)
+        self.assertIn('rbd', said)
+
+    def test_reader_hangs_up_on_a_child_that_writes(self) -> None:
+        reader = self.reader(hang_up_after=10)
+        status, said = self.export('exec cat /dev/zero', reader)
+        # By whichever comes first: its own SIGPIPE, or ours.
+        self.assertIn(status, (-13, -9), said)
+
+    def test_reader_hangs_up_on_a_child_that_does_not_write(self) -> None:
+        reader = self.reader(hang_up_after=1)
+        status, said = self.export('echo $$; exec sleep 600', reader)
+        self.assertEqual((-9, 'killed: the reader closed the stream'),
+                         (status, said))
+        # Gone, and not a zombie either.
+        self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
+
+    def test_its_children_are_killed_with_it(self) -> None:
+        reader = self.reader(hang_up_after=1)
+        self.export('sleep 600 & echo $!; wait', reader)
+        self._wait_until_dead(int(reader.content))
+
+    def test_reader_hangs_up_on_a_child_that_ignores_signals(self) -> None:
+        reader = self.reader(hang_up_after=1)
+        status, said = self.export(
+            "trap '' HUP INT TERM PIPE; echo $$; while :; do sleep 1; done",
+            reader)
+        self.assertEqual(-9, status)
+
+    def test_time_is_up(self) -> None:
+        reader = self.reader()
+        status, said = self.export(
+            'echo before; echo last words >&2; exec sleep 600', reader,
+            time_limit=1)
+        self.assertEqual(
+            (-9, 'last words\nkilled: it took longer than 1 s'),
+            (status, said))
+        self.assertEqual(b'before\n', reader.content)
+
+    def test_watching_fails(self) -> None:
+        reader = self.reader(hang_up_after=1)
+        with mock.patch.object(
+                nova.privsep.rbd._Child, '_read_stderr',
+                side_effect=OSError(errno.EIO, 'stderr')):
+            self.assertRaisesRegex(
+                OSError, 'stderr', self.export,
+                'echo $$; echo >&2; exec sleep 600', reader)
+        self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
+
+    def test_bad_values_run_nothing(self) -> None:
+        with mock.patch.object(nova.privsep.rbd, '_Child') as child:
+            for name, value in (
+                ('pool', 'a/b'), ('image', '-x'), ('snapshot', 'a@b'),
+                ('user', '../x'), ('conf', 'x'), ('command', 'rm'),
+                ('connect_timeout', 0), ('stall_timeout', '60'),
+                ('time_limit', 0), ('time_limit', 86401),
+            ):
+                self.assertRaises(
+                    ValueError, nova.privsep.rbd.export, self.fifo,
+                    **(ARGUMENTS | {name: value}))
+            for path in BAD_PATHS:
+                self.assertRaises(
+                    ValueError, nova.privsep.rbd.export, path, **ARGUMENTS)
+            child.assert_not_called()
+
+    def test_a_file_is_never_touched(self) -> None:
+        os.unlink(self.fifo)
+        self.assertRaises(FileNotFoundError, self.export, 'echo x')
+        self.assertEqual([], os.listdir(self.directory))
+        pathlib.Path(self.fifo).write_bytes(b'precious')
+        before = os.stat(self.fifo)
+        self.assertRaises(ValueError, self.export, 'echo x')
+        self.assertEqual(b'precious', pathlib.Path(self.fifo).read_bytes())
+        after = os.stat(self.fifo)
+        self.assertEqual((before.st_ino, before.st_mtime_ns, before.st_mode),
+                         (after.st_ino, after.st_mtime_ns, after.st_mode))
+
+    def test_what_the_child_starts_with(self) -> None:
+        """A known environment, and no more descriptors than it needs."""
+        secret = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, secret)
+        os.set_inheritable(secret, True)
+        reader = self.reader()
+        with mock.patch.dict(os.environ, {'CEPH_ARGS': '--conf /tmp/x'}):
+            self.export('umask; pwd; env; readlink /proc/$$/fd/0; '
+                        'ls /proc/$$/fd; cut -d " " -f 6 /proc/$$/stat; '
+                        'echo $$', reader)
+        lines = reader.content.decode().split('\n')
+        self.assertEqual(['0077', '/'], lines[:2])
+        self.assertIn('/dev/null', lines)
+        known = {'PATH', 'LC_ALL', 'PWD', 'OLDPWD', 'SHLVL', '_'}
+        names = {line.split('=')[0] for line in lines if '=' in line}
+        self.assertEqual(set(), names - known)
+        fds = [line for line in lines if line in map(str, range(100))]
+        self.assertEqual(['0', '1', '2'], fds)
+        # A session of its own: it can be killed as a whole.
+        self.assertEqual(lines[-2], lines[-3])
+
+    def _wait_until_dead(self, pid: int) -> None:
+        """Its new parent may take a moment to bury it."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                state = pathlib.Path('/proc/%d/stat' % pid).read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                return
+            if state.rpartition(')')[2].split()[0] == 'Z':
+                return
+            time.sleep(0.01)
+        self.fail('%d is still there' % pid)

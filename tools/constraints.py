@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Write constraints.txt: exact versions of all that is installed here.
+
+Run it by ``tox -e constraints``, which installs the newest of everything.
+"""
+
+import pathlib
+import subprocess
+import sys
+
+TARGET = pathlib.Path(__file__).resolve().parents[1] / 'constraints.txt'
+HEADER = """\
+# The exact versions that the tests of this tree run with.
+# "tox -e constraints" writes this file anew.
+"""
+
+
+def main() -> None:
+    frozen = subprocess.run(
+        [sys.executable, '-m', 'pip', 'freeze', '--exclude', 'nova'],
+        check=True, stdout=subprocess.PIPE, text=True).stdout
+    TARGET.write_text(HEADER + frozen, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

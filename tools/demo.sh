@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Show what this is about, on this machine and for real: install what is
+# missing, build Nova, start Ceph, Keystone and Glance, store two images, and
+# have a compute host fetch them. Nothing is left running.
+#
+# usage: tools/demo.sh [--keep]
+#
+#   --keep   leave the lab up, and say how to use it
+#
+# For Debian 12, as root or with sudo.
+
+set -eu
+# shellcheck source=tools/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+KEEP=no
+case "${1:-}" in
+    '') ;;
+    --keep) KEEP=yes ;;
+    *) die "usage: tools/demo.sh [--keep]" ;;
+esac
+cd "$ROOT"
+
+WORK=
+in_lab() {
+    as_root "$WORK/functional/bin/python" -W ignore -P -m "$@"
+}
+
+finish() {
+    local status=$?
+    if [ -n "$WORK" ] && { [ "$KEEP" = no ] || [ "$status" -ne 0 ]; }; then
+        in_lab nova.tests.lab down || true
+        [ "$WORK" = "$ROOT/.tox" ] || as_root rm -rf "$WORK"
+    fi
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say 'Preparing this machine'
+ensure_tools
+ensure_packages test
+
+say 'Building Nova from this tree, and installing it'
+FOLDER=$(work_folder)
+"$TOOLS_VENV/bin/tox" run --workdir "$FOLDER" -qq --notest -e functional
+WORK=$FOLDER
+"$WORK/functional/bin/nova-compute" --version 2>/dev/null
+
+say 'Starting Ceph, Keystone and Glance'
+in_lab nova.tests.lab up
+
+say 'Images for a compute host'
+in_lab nova.tests.lab.demo
+
+if [ "$KEEP" = yes ]; then
+    say 'The lab stays up'
+    in_lab nova.tests.lab status
+fi

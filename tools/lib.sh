@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the scripts in this folder share. Source it; it sets ROOT, the top of
+# the tree, and TOOLS_VENV, where tox and bindep get installed.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOOLS_VENV=$ROOT/.tox/.tools
+
+say() {
+    printf '\n== %s\n' "$*"
+}
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND...: run it as root, by sudo where that is needed. The
+# settings of pip and the proxies come along.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+        return
+    fi
+    command -v sudo >/dev/null || die 'Run this as root, or install sudo.'
+    local kept
+    kept=$(compgen -e | grep -E '^(PIP_|NOVA_|DEBIAN_|PYTHON)|_proxy$' |
+        paste -sd, -)
+    sudo ${kept:+"--preserve-env=$kept"} env "PATH=$PATH" "$@"
+}
+
+# install_packages NAME...: install Debian packages.
+install_packages() {
+    command -v apt-get >/dev/null ||
+        die "Install these packages, which apt-get could: $*"
+    say "Installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update -q &&
+        as_root apt-get install -q -y --no-install-recommends "$@" ||
+        die "apt-get could not install: $*"
+}
+
+# python: print the Python to use. The one of the system comes first: one in
+# somebody's home is out of reach for the unprivileged user of some tests.
+python() {
+    local candidate
+    for candidate in "${PYTHON:-}" /usr/bin/python3 "$(command -v python3)"; do
+        if [ -n "$candidate" ] && "$candidate" -c \
+            'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+        then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    die 'Python 3.11 or newer is needed; PYTHON=PATH says where one is.'
+}
+
+# ensure_tools: have tox and bindep in TOOLS_VENV, in the versions that
+# constraints.txt says.
+ensure_tools() {
+    local base
+    base=$(python) || exit 1
+    "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+        install_packages python3-venv
+    [ -x "$TOOLS_VENV/bin/python" ] || "$base" -m venv "$TOOLS_VENV" ||
+        die "Cannot make $TOOLS_VENV."
+    "$TOOLS_VENV/bin/python" -m pip install -q --disable-pip-version-check \
+        -c "$ROOT/constraints.txt" -r "$ROOT/tools/requirements.txt" ||
+        die "Cannot install tox and bindep into $TOOLS_VENV."
+}
+
+# ensure_packages PROFILE: install the packages of a profile of bindep.txt
+# that are missing; call ensure_tools first.
+ensure_packages() {
+    local missing
+    missing=$(cd "$ROOT" && "$TOOLS_VENV/bin/bindep" --brief "$1") && return
+    [ -n "$missing" ] || die 'bindep failed.'
+    # One name a line, and none with a space.
+    # shellcheck disable=SC2086
+    install_packages $missing
+}
+
+# work_folder: print a folder that every user can enter: .tox in this tree,
+# or, where the way to the tree is barred, one that the caller must remove.
+work_folder() {
+    local folder=$ROOT
+    while [ "$folder" != / ]; do
+        case $(stat -c %A "$folder") in
+            *[xt]) folder=$(dirname "$folder") ;;
+            *)
+                folder=$(mktemp -d /var/tmp/nova-tox.XXXXXX) &&
+                    chmod 755 "$folder" && printf '%s\n' "$folder"
+                return
+                ;;
+        esac
+    done
+    printf '%s\n' "$ROOT/.tox"
+}

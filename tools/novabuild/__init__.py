@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The PEP 517 build backend of this tree.
+
+A wheel built here is a whole Nova: the released wheel that setup.cfg pins by
+version and SHA-256, the files of this tree's ``nova/`` laid over it, and the
+metadata of both merged. Nothing of the released Nova is kept in the tree.
+"""

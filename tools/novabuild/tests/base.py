@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A small release and a small tree, to build from without a network."""
+
+import hashlib
+import pathlib
+import textwrap
+
+import fixtures
+import testtools
+
+from novabuild import archive
+
+DIST_INFO = 'nova-1.2.0.dist-info'
+METADATA = """\
+Metadata-Version: 2.4
+Name: nova
+Version: 1.2.0
+Summary: Cloud computing fabric controller
+Classifier: Environment :: OpenStack
+Requires-Python: >=3.11
+Description-Content-Type: text/x-rst
+License-File: LICENSE
+Requires-Dist: pbr>=5.8.0
+
+Nova
+====
+
+The r\u00e9leased text.
+"""
+RELEASED = {
+    'nova/__init__.py': 'released = True\n',
+    'nova/image/__init__.py': '',
+    'nova/image/glance.py': 'released = True\n',
+    'nova/image/old.py': 'released = True\n',
+    'nova-1.2.0.data/data/etc/nova/api-paste.ini': '[pipeline]\n',
+    f'{DIST_INFO}/METADATA': METADATA,
+    f'{DIST_INFO}/WHEEL': 'Wheel-Version: 1.0\n',
+    f'{DIST_INFO}/entry_points.txt': (
+        '[console_scripts]\nnova-manage = nova.cmd.manage:main\n'),
+    f'{DIST_INFO}/licenses/LICENSE': 'Apache\n',
+    f'{DIST_INFO}/pbr.json': '{"git_version": "0", "is_release": true}',
+    f'{DIST_INFO}/top_level.txt': 'nova\n',
+}
+
+
+class TestCase(testtools.TestCase):
+    """Has a tree in ``self.root`` and a released wheel in ``self.wheel``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = self.useFixture(fixtures.TempDir()).path
+        self.root = pathlib.Path(folder, 'tree')
+        self.wheel = pathlib.Path(folder, 'nova-1.2.0-py3-none-any.whl')
+        self.output = pathlib.Path(folder, 'output')
+        self.output.mkdir()
+        self.useFixture(fixtures.EnvironmentVariable('SOURCE_DATE_EPOCH'))
+        self.release(RELEASED)
+        self.write('LICENSE', 'Apache\n')
+        self.write('nova/image/glance.py', 'released = False\n')
+        self.configure()
+
+    def write(self, name: str, text: str) -> pathlib.Path:
+        """Write a file of the tree."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+        return path
+
+    def release(self, files: dict[str, str]) -> None:
+        """Make the released wheel."""
+        archive.write_wheel(
+            self.wheel,
+            {n: archive.Entry(t.encode()) for n, t in files.items()},
+            DIST_INFO)
+
+    def configure(
+        self, metadata: str = '', release: str = '', rest: str = '',
+        sha256: str | None = None, version: str = '1.2.0+rbd.1',
+    ) -> None:
+        """Write a good setup.cfg with some lines more, or changed ones."""
+        if sha256 is None:
+            sha256 = hashlib.sha256(self.wheel.read_bytes()).hexdigest()
+        head = textwrap.dedent(f"""\
+            [metadata]
+            name = nova
+            version = {version}
+            description = A whole Nova
+            license_files =
+                LICENSE
+            """)
+        pin = f'[nova_release]\nversion = 1.2.0\nsha256 = {sha256}\n'
+        self.write('setup.cfg', f'{head}{metadata}\n{pin}{release}\n{rest}\n')

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Find the tests of a suite in the installed Nova."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import importlib.util
+import pathlib
+import posixpath
+import re
+import unittest
+
+from novabuild import archive
+from novabuild import tree
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_TEST_FILE = re.compile(r'test_\w+\.py')
+_EXEMPT_LINE = re.compile(r'(?P<id>\S+)\s+#\s*(?P<reason>\S.*)')
+
+
+class SuiteError(Exception):
+    """The suite cannot be loaded. The message says what to do about it."""
+
+
+def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
+    """Load the tests in this tree's files below ``folder``.
+
+    :param folder: a path below the root of the tree, with slashes
+    :raises SuiteError: there are none, or the installed Nova is not built
+        from this tree
+    """
+    files = sorted(
+        name for name in _installed_overlay() if name.startswith(f'{folder}/')
+        and _TEST_FILE.fullmatch(posixpath.basename(name)))
+    if not files:
+        raise SuiteError(f'{ROOT / folder} has no test_*.py.')
+    modules = [name.removesuffix('.py').replace('/', '.') for name in files]
+    return loader.loadTestsFromNames(modules)
+
+
+def released(
+    loader: unittest.TestLoader, module: str, exempt: str,
+) -> unittest.TestSuite:
+    """Load a test module of the released Nova but for its exempt tests.
+
+    :param exempt: the path, below the root of the tree, of a file with lines
+        ``TEST_ID  # REASON``
+    :raises SuiteError: an exempt test does not exist or has no reason, the
+        module is not the released one, or the installed Nova is not built
+        from this tree
+    """
+    if f'{module.replace(".", "/")}.py' in _installed_overlay():
+        raise SuiteError(
+            f'This tree replaces {module}, so it is not the released one any '
+            'more. Put tests of this tree into a module of another name.')
+    exempted = exemptions((ROOT / exempt).read_text(encoding='utf-8'))
+    tests = list(_flat(loader.loadTestsFromName(module)))
+    unknown = sorted(exempted.keys() - {test.id() for test in tests})
+    if unknown:
+        raise SuiteError(
+            f'{exempt} names tests that {module} does not have: '
+            f'{", ".join(unknown)}. Correct it.')
+    return loader.suiteClass(
+        [test for test in tests if test.id() not in exempted])
+
+
+def exemptions(text: str) -> dict[str, str]:
+    """Read exempt test ids, and the reason for each.
+
+    :raises SuiteError: a line has no reason, or a test is named twice
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        match = _EXEMPT_LINE.fullmatch(line.strip())
+        if match is None:
+            raise SuiteError(
+                f'Line {number} of the exempt tests is not "TEST_ID  # '
+                f'REASON": {line}')
+        if match['id'] in found:
+            raise SuiteError(
+                f'Line {number} of the exempt tests names a test again: '
+                f'{match["id"]}')
+        found[match['id']] = match['reason']
+    return found
+
+
+def _installed_overlay() -> dict[str, archive.Entry]:
+    """This tree's files in Nova, known to be what is installed.
+
+    :raises SuiteError: another Nova is installed, or none
+    """
+    spec = importlib.util.find_spec('nova')
+    if spec is None or spec.origin is None:
+        raise SuiteError('Nova is not installed here. Run the tests by tox.')
+    installed = pathlib.Path(spec.origin).parents[1]
+    overlay = tree.overlay(ROOT)
+    for name, entry in overlay.items():
+        path = installed / name
+        if not path.is_file() or path.read_bytes() != entry.data:
+            raise SuiteError(
+                f'{path} is not the {name} of this tree. Run tox, or '
+                '"pip install --no-deps --force-reinstall .", to install '
+                'what is to be tested.')
+    return overlay
+
+
+def _flat(tests: Iterable[unittest.TestCase | unittest.TestSuite]
+          ) -> Iterator[unittest.TestCase]:
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test
