@@ -23,10 +23,11 @@ as_root() {
         return
     fi
     command -v sudo >/dev/null || die 'Run this as root, or install sudo.'
-    local kept
-    kept=$(compgen -e | grep -E '^(PIP_|NOVA_|DEBIAN_|PYTHON)|_proxy$' |
-        paste -sd, -)
-    sudo ${kept:+"--preserve-env=$kept"} env "PATH=$PATH" "$@"
+    local name kept=("PATH=$PATH")
+    for name in $(compgen -e | grep -E '^(PIP|NOVA|DEBIAN)_|_proxy$'); do
+        kept+=("$name=${!name}")
+    done
+    sudo env "${kept[@]}" "$@"
 }
 
 # install_packages NAME...: install Debian packages.
@@ -40,29 +41,24 @@ install_packages() {
         die "apt-get could not install: $*"
 }
 
-# python: print the Python to use. The one of the system comes first: one in
-# somebody's home is out of reach for the unprivileged user of some tests.
-python() {
-    local candidate
-    for candidate in "${PYTHON:-}" /usr/bin/python3 "$(command -v python3)"; do
-        if [ -n "$candidate" ] && "$candidate" -c \
-            'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
-        then
-            printf '%s\n' "$candidate"
-            return
-        fi
-    done
-    die 'Python 3.11 or newer is needed; PYTHON=PATH says where one is.'
+# require_python: end here unless PYTHON, or else python3, will do.
+require_python() {
+    "${PYTHON:-python3}" -c \
+        'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die 'Python 3.11 or newer is needed; PYTHON=PATH says where one is.'
 }
 
 # ensure_tools: have tox and bindep in TOOLS_VENV, in the versions that
 # constraints.txt says.
 ensure_tools() {
-    local base
-    base=$(python) || exit 1
-    "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+    require_python
+    # Debian leaves it out of python3, and without it there is no bindep that
+    # could ask for it.
+    "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null ||
         install_packages python3-venv
-    [ -x "$TOOLS_VENV/bin/python" ] || "$base" -m venv "$TOOLS_VENV" ||
+    # An interrupted run leaves an environment without pip.
+    "$TOOLS_VENV/bin/python" -c 'import pip' 2>/dev/null ||
+        "${PYTHON:-python3}" -m venv --clear "$TOOLS_VENV" ||
         die "Cannot make $TOOLS_VENV."
     "$TOOLS_VENV/bin/python" -m pip install -q --disable-pip-version-check \
         -c "$ROOT/constraints.txt" -r "$ROOT/tools/requirements.txt" ||

@@ -12,13 +12,7 @@ cd "$ROOT" || exit 1
 
 NOVA_TEST_COUNTS=$(mktemp -d) || exit 1
 export NOVA_TEST_COUNTS
-OPEN=$ROOT/.tox
-trap finish EXIT
-
-finish() {
-    rm -rf "$NOVA_TEST_COUNTS"
-    [ "$OPEN" = "$ROOT/.tox" ] || as_root rm -rf "$OPEN"
-}
+trap 'rm -rf "$NOVA_TEST_COUNTS"' EXIT
 
 # run_tox ENVIRONMENT FOLDER [COMMAND...]: leave the outcome in
 # ENVIRONMENT.tox, the environment itself in FOLDER; COMMAND runs tox.
@@ -41,13 +35,12 @@ say 'Style, types, unit tests, released tests, packaging'
 run_tox checks "$ROOT/.tox"
 
 say 'Tests on a real Ceph, Keystone and Glance'
-OPEN=$(work_folder)
 if [ "$(id -u)" -eq 0 ]; then
-    run_tox functional "$OPEN"
+    run_tox functional "$ROOT/.tox"
 else
-    run_tox functional "$OPEN/root" as_root
+    run_tox functional "$ROOT/.tox/root" as_root
     # What root leaves must not be in the way of the next run.
-    as_root chown -R "$(id -u):$(id -g)" "$OPEN/root"
+    as_root chown -R "$(id -u):$(id -g)" "$ROOT/.tox/root"
 fi
 
 say 'Sum'

@@ -42,6 +42,8 @@ _KILLED_SECONDS = 10.0
 _STDERR_TAIL = 4096
 _LONGEST_NAME = 255
 _FORBIDDEN = re.compile('[/@]')
+# Ceph takes what follows for one more file, or for a variable.
+_FORBIDDEN_IN_CONF = re.compile(r'[\s,;$]')
 
 
 def check_name(what: str, value: str) -> str:
@@ -74,6 +76,13 @@ def _check_path(what: str, value: str) -> str:
     return value
 
 
+def _check_conf(value: str) -> str:
+    if _FORBIDDEN_IN_CONF.search(_check_path('ceph.conf', value)):
+        raise ValueError('ceph.conf: there must be no space, comma, '
+                         'semicolon or dollar sign in its path, %r' % value)
+    return value
+
+
 def _check_seconds(what: str, value: int) -> int:
     if type(value) is not int or not 0 < value <= LONGEST_EXPORT:
         raise ValueError('%s: %r is not a number of seconds from 1 to %d'
@@ -91,7 +100,7 @@ def _command_line(
         'setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
         '--inh-caps=-all', '--bounding-set=' + _CAPABILITIES, '--',
         'rbd', command,
-        '--conf', _check_path('ceph.conf', conf),
+        '--conf', _check_conf(conf),
         '--pool', check_name('pool', pool),
         '--image', check_name('image', image),
         '--snap', check_name('snapshot', snapshot),

@@ -10,17 +10,6 @@ from oslo_utils import uuidutils
 from nova.tests.lab import config
 from nova.tests.lab import process
 
-PACKAGES = {
-    'ceph-mon': 'ceph-mon',
-    'ceph-mgr': 'ceph-mgr',
-    'ceph-osd': 'ceph-osd',
-    'ceph': 'ceph-common',
-    'rbd': 'ceph-common',
-    'monmaptool': 'ceph-common',
-    'ceph-authtool': 'ceph-common',
-    'setpriv': 'util-linux',
-}
-
 GIB = 1 << 30
 
 
@@ -51,7 +40,7 @@ class Ceph(process.LabFixture):
         self._port = 0
 
     def _setUp(self) -> None:
-        process.require_programs(PACKAGES)
+        process.require_programs()
         self.directory.mkdir(mode=0o711, exist_ok=True)
         self._port = process.free_port()
         config.write(self.conf, config.render(self._options()))

@@ -47,7 +47,7 @@ class Cloud(process.LabFixture):
 
     def _setUp(self) -> None:
         process.require_root()
-        process.require_programs(lab_ceph.PACKAGES)
+        process.require_programs()
         venv = services.service_venv()
         self._bypass_proxies()
         self.directory = self.useFixture(
@@ -134,7 +134,7 @@ class Cloud(process.LabFixture):
 
     def context(self, user: str = 'demo') -> 'nova_context.RequestContext':
         """A request context of Nova's, good for nova.image.glance.API."""
-        # Not at the top: it loads the libvirt driver's modules.
+        # Not at the top: it loads much of Nova.
         from nova.tests.lab import fetch
         return fetch.request_context(
             self.keystone.auth(user), self.session(user))

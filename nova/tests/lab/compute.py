@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compute host is to an image fetch, without the hypervisor."""
 
-import dataclasses
 import os
 import pathlib
 import pwd
@@ -14,6 +13,7 @@ from oslo_serialization import jsonutils
 from nova.tests.lab import cloud as lab_cloud
 from nova.tests.lab import config
 from nova.tests.lab import errors
+from nova.tests.lab import fetch
 from nova.tests.lab import glance
 from nova.tests.lab import namespace
 from nova.tests.lab import process
@@ -21,35 +21,14 @@ from nova.tests.lab import process
 CEPH_USER = 'nova'
 SERVICE_ACCOUNT = 'nobody'
 
-PACKAGES = {
-    'sudo': 'sudo',
-    'qemu-img': 'qemu-utils',
-    'unshare': 'util-linux',
-    'nsenter': 'util-linux',
-    'mount': 'mount',
-    'rbd': 'ceph-common',
-}
-
 # A Unix socket's path has room for 107 characters, and privsep puts its
 # socket into a directory of its own below ours.
 _LONGEST_TMPDIR = 107 - len('/tmp12345678/privsep.sock')
 
-_FETCH = pathlib.Path(__file__).with_name('fetch.py')
+_FETCH = pathlib.Path(fetch.__file__)
 
-
-@dataclasses.dataclass(frozen=True)
-class Fetched:
-    """The outcome of a fetch; the fields are those of fetch.Report."""
-
-    path: pathlib.Path
-    sha256: str
-    size: int
-    allocated: int
-    mode: int
-    uid: int
-    seconds: float
-    max_rss: int
-    log: list[str]
+# What ComputeHost.fetch() returns.
+Fetched = fetch.Report
 
 
 def escape(word: str) -> str:
@@ -100,7 +79,7 @@ class ComputeHost(process.LabFixture):
 
     def _setUp(self) -> None:
         process.require_root()
-        process.require_programs(PACKAGES)
+        process.require_programs()
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self._make_directories()
         self._write_ceph_client()
@@ -217,14 +196,16 @@ class ComputeHost(process.LabFixture):
 
     def fetch_argv(self, image_id: str, *,
                    path: process.Argument | None = None,
-                   trusted_certs: list[str] | None = None
-                   ) -> list[process.Argument]:
+                   trusted_certs: list[str] | None = None,
+                   start_privsep: bool = False) -> list[process.Argument]:
         """The command that fetches an image; see fetch()."""
         argv: list[process.Argument] = [
             # -P: modules beside fetch.py must not hide others.
             self._python, '-P', _FETCH, '--config-file', self.conf, '--json']
         if path:
             argv += ['--path', path]
+        if start_privsep:
+            argv.append('--start-privsep')
         for certificate in trusted_certs or []:
             argv += ['--trusted-cert', certificate]
         return [*argv, image_id]
@@ -232,6 +213,7 @@ class ComputeHost(process.LabFixture):
     def fetch(self, image_id: str, *, user: str = 'demo',
               path: process.Argument | None = None,
               trusted_certs: list[str] | None = None,
+              start_privsep: bool = False,
               env: dict[str, str] | None = None,
               timeout: float = 600) -> Fetched:
         """Fetch an image as nova-compute does on a cache miss.
@@ -239,13 +221,15 @@ class ComputeHost(process.LabFixture):
         :param user: whose image it is
         :param path: download to this file, outside of the image cache
         :param trusted_certs: ids of certificates to verify with
+        :param start_privsep: have the privsep daemon up before the clock runs
         :param env: variables over the usual ones
         :param timeout: in seconds
         :raises FetchFailed: when Nova raised an error
         :raises LabError: when it got no answer
         """
         argv = self.fetch_argv(
-            image_id, path=path, trusted_certs=trusted_certs)
+            image_id, path=path, trusted_certs=trusted_certs,
+            start_privsep=start_privsep)
         login = self.cloud.token_environment(user)
         status, out, err = self.start(
             *argv, env=login | (env or {})).wait(timeout)

@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import logging as py_logging
 import os
+import pathlib
 import resource
 import shlex
 import sys
@@ -60,10 +61,10 @@ class Report:
     :ivar uid: the owner
     :ivar seconds: of the fetch alone, not of start-up or of this report
     :ivar max_rss: the process's peak memory in bytes
-    :ivar log: what Nova logged, DEBUG included
+    :ivar log: what it logged, DEBUG included, as "LEVEL logger message"
     """
 
-    path: str
+    path: pathlib.Path
     sha256: str
     size: int
     allocated: int
@@ -168,7 +169,7 @@ def _report(path: str, seconds: float, log: list[str]) -> Report:
         digest = hashlib.file_digest(stream, 'sha256').hexdigest()
         status = os.fstat(stream.fileno())
     return Report(
-        path=path, sha256=digest, size=status.st_size,
+        path=pathlib.Path(path), sha256=digest, size=status.st_size,
         allocated=status.st_blocks * 512, mode=status.st_mode & 0o7777,
         uid=status.st_uid, seconds=round(seconds, 3), max_rss=peak, log=log)
 
@@ -206,7 +207,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _print(result: dict[str, ty.Any], as_json: bool) -> None:
     if as_json:
-        print(jsonutils.dumps(result))
+        print(jsonutils.dumps(result, default=str))
         return
     for name, value in result.items():
         if name != 'log':

@@ -31,11 +31,13 @@ import typing as ty
 from oslo_serialization import jsonutils
 import psutil
 
-from nova.tests.lab import cloud as lab_cloud
-from nova.tests.lab import compute as lab_compute
 from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import process
+
+if ty.TYPE_CHECKING:
+    from nova.tests.lab import cloud as lab_cloud
+    from nova.tests.lab import compute as lab_compute
 
 _STAY = 'stay\n'
 
@@ -157,8 +159,8 @@ def _await_permission(permitted: threading.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _write_helpers(cloud: lab_cloud.Cloud,
-                   host: lab_compute.ComputeHost) -> None:
+def _write_helpers(cloud: 'lab_cloud.Cloud',
+                   host: 'lab_compute.ComputeHost') -> None:
     for user in ('demo', 'admin'):
         config.write(cloud.directory / f'openrc-{user}', ''.join(
             f'export {name}={shlex.quote(value)}\n'
@@ -174,7 +176,7 @@ def _write_helpers(cloud: lab_cloud.Cloud,
         f'exec {argv} "$@"\n', 0o700)
 
 
-def _describe(cloud: lab_cloud.Cloud, host: lab_compute.ComputeHost,
+def _describe(cloud: 'lab_cloud.Cloud', host: 'lab_compute.ComputeHost',
               seconds: float) -> str:
     here = cloud.directory
     ceph = f'--conf {cloud.ceph.conf}'
@@ -203,7 +205,7 @@ Stop        {sys.executable} -m nova.tests.lab down
 '''
 
 
-def _state(cloud: lab_cloud.Cloud, usage: str) -> str:
+def _state(cloud: 'lab_cloud.Cloud', usage: str) -> str:
     return jsonutils.dumps({
         'directory': str(cloud.directory),
         'usage': usage,
@@ -215,6 +217,10 @@ def _state(cloud: lab_cloud.Cloud, usage: str) -> str:
 
 def _keep(place: Home) -> None:
     """Make the lab, say so, and wait to be stopped."""
+    # Not at the top: status() and down() need neither, and they load much of
+    # Nova.
+    from nova.tests.lab import cloud as lab_cloud
+    from nova.tests.lab import compute as lab_compute
     permitted = threading.Event()
     threading.Thread(
         target=_await_permission, args=(permitted,), daemon=True).start()
@@ -266,6 +272,7 @@ def up() -> str:
         then nothing is left of it
     """
     process.require_root()
+    process.require_programs()
     place = Home(home())
     if place.owner():
         raise errors.LabError(

@@ -55,10 +55,29 @@ done
 """
 
 
-def require_programs(packages: Mapping[str, str]) -> None:
+# The programs that the lab runs, and the Debian packages that hold them.
+PACKAGES = {
+    'ceph': 'ceph-common',
+    'ceph-authtool': 'ceph-common',
+    'ceph-mgr': 'ceph-mgr',
+    'ceph-mon': 'ceph-mon',
+    'ceph-osd': 'ceph-osd',
+    'monmaptool': 'ceph-common',
+    'mount': 'mount',
+    'nsenter': 'util-linux',
+    'qemu-img': 'qemu-utils',
+    'rados': 'ceph-common',
+    'rbd': 'ceph-common',
+    'setpriv': 'util-linux',
+    'sudo': 'sudo',
+    'unshare': 'util-linux',
+}
+
+
+def require_programs(packages: Mapping[str, str] = PACKAGES) -> None:
     """Check that programs are installed.
 
-    :param packages: program name -> the Debian package that holds it
+    :param packages: program name -> Debian package
     :raises LabError: naming what is missing
     """
     missing = {package for program, package in packages.items()
@@ -231,6 +250,14 @@ def run(argv: Sequence[Argument], *, timeout: float = 120,
             f'Exit status {status}: {" ".join(map(str, argv))}\n'
             f'{out}{err}'.rstrip())
     return out
+
+
+def contained(argv: Sequence[Argument]) -> list[Argument]:
+    """A command that takes all its descendants along when it is killed.
+
+    For commands that start others, which would not notice. Needs root.
+    """
+    return ['unshare', '--pid', '--fork', '--kill-child=KILL', '--', *argv]
 
 
 def end(child: 'subprocess.Popen[ty.Any]', grace: float,

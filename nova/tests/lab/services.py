@@ -76,10 +76,12 @@ class ServiceVenv:
         LOG.info('Installing the services into %s, for this and later runs',
                  self.path)
         shutil.rmtree(self.path, ignore_errors=True)
-        process.run([PYTHON, '-m', 'venv', self.path], timeout=300)
         process.run(
-            [self.program('python'), '-m', 'pip', 'install', '--no-deps',
-             '--progress-bar', 'off', '--requirement', CONSTRAINTS],
+            process.contained([PYTHON, '-m', 'venv', self.path]), timeout=300)
+        process.run(
+            process.contained([
+                self.program('python'), '-m', 'pip', 'install', '--no-deps',
+                '--progress-bar', 'off', '--requirement', CONSTRAINTS]),
             timeout=_INSTALL_TIMEOUT, env=_pip_environment())
         process.run([self.program('python'), '-m', 'pip', 'check'],
                     env=_pip_environment())

@@ -9,7 +9,7 @@ def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str,
 ) -> unittest.TestSuite:
     top = loading.ROOT / 'tools'
-    suite = loader.suiteClass()
+    suite = loader.suiteClass([])
     for folder in ('novabuild/tests', 'suites/tests'):
         suite.addTest(
             loader.discover(str(top / folder), top_level_dir=str(top)))

@@ -80,6 +80,9 @@ class RbdTestCase(test.NoDBTestCase):
         self.useFixture(test_transfer.LeakCheck())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.path = os.path.join(self.directory, 'image')
+        # The reader is always there before; only one that has gone is not.
+        self.useFixture(fixtures.MockPatchObject(
+            nova.privsep.rbd, '_OPEN_SECONDS', 0.1))
         self.conf = self.make_conf('ceph.conf', f'[global]\nfsid = {FSID}')
         self.flags(rbd_ceph_conf=[self.conf], group='glance')
 

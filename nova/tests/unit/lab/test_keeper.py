@@ -84,6 +84,8 @@ class TestKeeper(testtools.TestCase):
 
     def test_a_second_lab_is_refused(self):
         self.useFixture(fixtures.MonkeyPatch('os.geteuid', lambda: 0))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.lab.process.require_programs', lambda: None))
         self.hold()
         error = self.assertRaises(errors.LabError, keeper.up)
         self.assertIn('up already', str(error))
