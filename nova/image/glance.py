@@ -401,8 +401,9 @@ class GlanceImageServiceV2:
                 dst_path):
             image = self.show(context, image_id,
                               include_locations=bool(self._handlers))
-            expected = verify.recorded_hash(image)
-            if verifier is not None:
+            if verifier is None:
+                expected = verify.recorded_hash(image)
+            else:
                 expected = verify.signature(
                     verifier, lambda: self._get_verifier(
                         context, image_id, trusted_certs))
@@ -476,7 +477,7 @@ class GlanceImageServiceV2:
 
     def _request_data(
         self, context: nova_context.RequestContext, image_id: str,
-        **kwargs: Mapping[str, ty.Any],
+        **kwargs: ty.Any,
     ) -> ty.Any:
         try:
             chunks = self._client.call(
@@ -793,7 +794,7 @@ class GlanceImageServiceV2:
 
 def _verify_certs(
     context: nova_context.RequestContext, certificate_uuid: str,
-    trusted_certs: trusted_certs_obj.TrustedCerts,
+    trusted_certs: ty.Any,
 ) -> None:
     try:
         certificate_utils.verify_certificate(

@@ -5,6 +5,9 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 
+from nova.i18n import _
+from nova.image import transfer
+
 
 class ChunkSource:
     """The body of an HTTP response, as chunks of any size."""
@@ -20,9 +23,12 @@ class ChunkSource:
         yield 0, None
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill as much of buffer as one chunk does."""
+        """Fill as much of buffer as one chunk does.
+
+        :raises transfer.SourceError: the connection broke
+        """
         while not self._rest:
-            chunk = next(self._chunks, None)
+            chunk = self._next_chunk()
             if chunk is None:
                 return 0
             self._rest = memoryview(chunk)
@@ -30,6 +36,14 @@ class ChunkSource:
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+    def _next_chunk(self) -> bytes | None:
+        try:
+            return next(self._chunks, None)
+        except Exception as error:
+            # Many of these are OSErrors, as those of a destination are.
+            raise transfer.SourceError(
+                reason=_('The connection broke: %s') % error) from error
 
     def finish(self) -> None:
         """The end of the body is all that HTTP has to say."""

@@ -209,33 +209,43 @@ class _Export:
         self._patience = self._stall + CONF.glance.rbd_connect_timeout
         self._failure: str | None = _('The export was interrupted')
         self._resources = contextlib.ExitStack()
+        # Green under eventlet, as calls to the privsep daemon have to be.
+        self._call = threading.Thread(
+            target=self._run, name='image-rbd-export', daemon=True)
 
     def __enter__(self) -> '_Export':
         with self._resources as stack:
-            self._directory = tempfile.mkdtemp(prefix='nova-rbd-')
-            stack.callback(self._remove_fifo)
-            self._fifo = os.path.join(self._directory, 'stream')
-            os.mkfifo(self._fifo, 0o600)
-            flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._reader = os.open(self._fifo, os.O_RDONLY | flags)
-            with contextlib.suppress(PermissionError):
-                fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            select = transfer.native('select')
-            self._poller = select.poll()
-            self._poller.register(self._reader, select.POLLIN)
-            # As long as this is open the stream does not end, so that its
-            # end means that the outcome is known.
-            writer = os.open(self._fifo, os.O_WRONLY | flags)
-            # Green under eventlet, as calls to the privsep daemon have to be.
-            self._call = threading.Thread(
-                target=self._run, args=(writer,), name='image-rbd-export',
-                daemon=True)
-            self._call.start()
-            stack.callback(self._call.join)
-            # The privileged side ends rbd, and the call, when this is closed.
-            stack.callback(os.close, self._reader)
+            try:
+                self._make_fifo(stack)
+            except OSError as exc:
+                raise transfer.SourceError(
+                    reason=_('No FIFO can be made: %s') % exc) from exc
+            try:
+                self._call.start()
+            except RuntimeError:
+                os.close(self._writer)
+                raise
             self._resources = stack.pop_all()
         return self
+
+    def _make_fifo(self, stack: contextlib.ExitStack) -> None:
+        self._directory = tempfile.mkdtemp(prefix='nova-rbd-')
+        stack.callback(self._remove_fifo)
+        stack.callback(self._wait)
+        self._fifo = os.path.join(self._directory, 'stream')
+        os.mkfifo(self._fifo, 0o600)
+        flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._reader = os.open(self._fifo, os.O_RDONLY | flags)
+        # The privileged side ends rbd, and the call, when this is closed.
+        stack.callback(os.close, self._reader)
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        select = transfer.native('select')
+        self._poller = select.poll()
+        self._poller.register(self._reader, select.POLLIN)
+        # As long as this is open the stream does not end, so that its end
+        # means that the outcome is known.
+        self._writer = os.open(self._fifo, os.O_WRONLY | flags)
 
     def __exit__(self, *exc_info: object) -> None:
         self._resources.close()
@@ -259,7 +269,7 @@ class _Export:
 
     def join(self) -> None:
         """Wait until the export is over; see check()."""
-        self._call.join()
+        self._wait()
         self.check()
 
     def check(self) -> None:
@@ -270,7 +280,11 @@ class _Export:
     def _remove_fifo(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _run(self, writer: int) -> None:
+    def _wait(self) -> None:
+        if self._call.is_alive():
+            self._call.join()
+
+    def _run(self) -> None:
         try:
             status, said = nova.privsep.rbd.export(
                 self._fifo, **self._arguments)
@@ -279,7 +293,7 @@ class _Export:
         except Exception as exc:
             self._failure = _('The privileged export failed: %s') % exc
         finally:
-            os.close(writer)
+            os.close(self._writer)
 
 
 def _describe(command: str, status: int, said: str) -> str | None:

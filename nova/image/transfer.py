@@ -187,6 +187,8 @@ class Destination:
         with self._fds:
             if self._has_name:
                 self._unlink(self._partial)
+            if exc_type is not None:
+                self._unlink(self._name)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write data; offset, length and memory must be aligned."""
@@ -299,6 +301,11 @@ class _Pool:
         """Return a block, when one is free."""
         return self._unused.get()
 
+    def clear(self) -> None:
+        """Free the memory."""
+        while not self._unused.empty():
+            self._unused.get()
+
     def release(self, item: _Block | _Gap) -> None:
         """One user less; the last one gives the block back."""
         if isinstance(item, _Gap):
@@ -347,6 +354,8 @@ class _Stage:
         if self._thread.is_alive():
             self._failure = self._failure or SourceError(reason=_('Given up'))
             self._end()
+        # Its traceback leads back here, and to the blocks.
+        self._failure = None
 
     def _end(self) -> None:
         self._queue.put(None)
@@ -380,6 +389,8 @@ class _Copy:
         self._verifier = verifier
         self._expected = size
         self._progress = progress
+        self._pool = _Pool()
+        self._stages: list[_Stage] = []
         self._block: _Block | None = None
         # Where the next byte belongs, and up to where it is handed over.
         self._position = 0
@@ -393,12 +404,10 @@ class _Copy:
     def run(self) -> None:
         """Copy all of it, to a synced file that has no name yet."""
         with contextlib.ExitStack() as stack:
-            self._pool = _Pool()
-            self._stages = []
-            # Stages, pool and self know each other: 32 MiB that should not
-            # have to wait for the garbage collector.
-            stack.callback(vars(self).pop, '_pool')
-            stack.callback(vars(self).pop, '_stages')
+            # 32 MiB should not have to wait for the garbage collector: they
+            # know each other, and an error knows them all.
+            stack.callback(self._pool.clear)
+            stack.callback(self._stages.clear)
             self._start(stack, 'image-write', self._write, self._sync)
             if self._verifier is not None:
                 self._start(stack, 'image-verify', self._verify)

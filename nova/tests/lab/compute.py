@@ -5,6 +5,7 @@ import os
 import pathlib
 import pwd
 import re
+import shlex
 import shutil
 import sys
 
@@ -136,7 +137,7 @@ class ComputeHost(process.LabFixture):
             },
             'glance': {'allowed_direct_url_schemes': 'rbd'},
             'oslo_concurrency': {'lock_path': self.directory / 'locks'},
-            'nova_sys_admin': {'helper_command': ' '.join(
+            'nova_sys_admin': {'helper_command': shlex.join(
                 ['sudo', *self._privsep_helper()])},
         }
 

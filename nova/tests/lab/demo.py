@@ -78,15 +78,15 @@ class Host:
 
         :raises LabError: it failed
         """
-        command = [self.directory / 'enter', 'python', '-m',
-                   'nova.tests.lab.fetch', '--config-file', conf,
+        command = [str(self.directory / 'enter'), 'python', '-m',
+                   'nova.tests.lab.fetch', '--config-file', str(conf),
                    '--start-privsep', '--json', image_id]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, timeout=_TIMEOUT)
         if done.returncode:
             raise errors.LabError(
-                f'{shlex.join(map(str, command))}\n{done.stderr[-2000:]}')
+                f'{shlex.join(command)}\n{done.stderr[-2000:]}')
         return fetch.Report(**jsonutils.loads(done.stdout))
 
 
@@ -222,7 +222,8 @@ def _table(rows: list[list[str]]) -> prettytable.PrettyTable:
     table = prettytable.PrettyTable(
         ['image', 'source', 'verified by', 'seconds', 'MiB/s',
          'bytes on disk', 'content'])
-    table.align.update(seconds='r', **{'MiB/s': 'r', 'bytes on disk': 'r'})
+    for numbers in ('seconds', 'MiB/s', 'bytes on disk'):
+        table.align[numbers] = 'r'
     table.add_rows(rows)
     return table
 

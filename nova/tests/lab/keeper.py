@@ -101,18 +101,34 @@ class Home:
 
         :raises LabError: when another process holds it
         """
-        self.make()
-        with open(self.lock, 'a+') as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise errors.LabError(
-                    f'A lab is up already in {self.path}. See "status"; '
-                    f'end it with "down".') from exc
+        with self._locked() as stream:
             stream.truncate(0)
             stream.write(str(os.getpid()))
             stream.flush()
             yield
+
+    def _locked(self) -> ty.IO[str]:
+        while True:
+            self.make()
+            stream = open(self.lock, 'a+')
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The last owner may have removed the file in between.
+                if os.path.samestat(os.fstat(stream.fileno()),
+                                    self.lock.stat()):
+                    return stream
+            except BlockingIOError as exc:
+                stream.close()
+                raise self.taken() from exc
+            except FileNotFoundError:
+                pass
+            stream.close()
+
+    def taken(self) -> errors.LabError:
+        """What to raise when there is a lab already."""
+        return errors.LabError(
+            f'A lab is up already in {self.path}. See "status"; end it '
+            f'with "down".')
 
     def owner(self) -> int | None:
         """The pid of the keeper that holds the lock, if one does."""
@@ -275,9 +291,7 @@ def up() -> str:
     process.require_programs()
     place = Home(home())
     if place.owner():
-        raise errors.LabError(
-            f'A lab is up already in {place.path}. See "status"; end it '
-            f'with "down".')
+        raise place.taken()
     place.make()
     with open(place.log, 'ab') as log:
         keeper = subprocess.Popen(

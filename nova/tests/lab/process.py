@@ -142,15 +142,24 @@ def spawn(argv: Sequence[Argument],
 
     :raises LabError: while the lab is being given up
     """
-    if _giving_up.is_set():
-        raise errors.LabError('The lab is being given up')
+    _go_on()
     bound = ['setpriv', '--pdeathsig', 'KILL', '--', *map(str, argv)]
     options.setdefault('env', clean_environment())
     start = functools.partial(
         subprocess.Popen, bound, start_new_session=True, **options)
     child = _spawner.submit(start).result()
     _children.add(child)
+    try:
+        _go_on()
+    except errors.LabError:
+        end(child, grace=0)
+        raise
     return child
+
+
+def _go_on() -> None:
+    if _giving_up.is_set():
+        raise errors.LabError('The lab is being given up')
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 """One lab for all tests of a class, and what they have in common."""
 
+from collections.abc import Iterator
 import contextlib
 import hashlib
 import itertools
@@ -10,6 +11,7 @@ import pathlib
 import shutil
 import subprocess
 import time
+from typing import Any
 from typing import ClassVar
 
 import fixtures
@@ -34,7 +36,7 @@ class LabTestCase(testtools.TestCase):
     """
 
     #: Of the lab's Glance, by keyword.
-    GLANCE: ClassVar[dict[str, object]] = {}
+    GLANCE: ClassVar[dict[str, Any]] = {}
     cloud: ClassVar[lab_cloud.Cloud]
 
     @classmethod
@@ -136,7 +138,7 @@ class LabTestCase(testtools.TestCase):
         return [line for line in log if 'Attempting to export' in line]
 
     @contextlib.contextmanager
-    def glance_options(self, options: config.Options):
+    def glance_options(self, options: config.Options) -> Iterator[None]:
         """Run Glance with other options for a while."""
         self.cloud.glance.restart(options)
         try:

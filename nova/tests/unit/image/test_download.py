@@ -386,6 +386,19 @@ class TestSources(DownloadTestCase):
             f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
             'bytes', [record.getMessage() for record in logs.records])
 
+    def test_progress_is_logged_now_and_then(self) -> None:
+        clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
+        with (mock.patch.object(glance, 'time', mock.Mock(monotonic=clock)),
+              self.logged() as logs):
+            progress = glance._ProgressLog(uuids.image, 'mem')
+            for done in range(1, 7):
+                progress(done, None)
+        self.assertEqual(
+            ['2 of an unknown number of bytes',
+             '5 of an unknown number of bytes'],
+            [record.getMessage().rpartition(': ')[2]
+             for record in logs.records])
+
     def test_size_is_not_known(self) -> None:
         for size in (None, 0):
             self.image['size'] = size

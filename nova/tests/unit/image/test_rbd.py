@@ -385,23 +385,59 @@ class TestOpenSource(RbdTestCase):
             FakeExport(test_rbd_diff.VALID), disk_format='raw',
             url=URL.replace('/snap', '/other'))
 
+    def spy_on_polls(self) -> list[float]:
+        """Return where the milliseconds go that are waited for bytes."""
+        waited: list[float] = []
+        native = transfer.native('select')
+
+        class Poll:
+            def __init__(self) -> None:
+                self._poll = native.poll()
+                self.register = self._poll.register
+
+            def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+                waited.append(milliseconds)
+                return self._poll.poll(milliseconds)
+
+        spies = {'select': mock.Mock(poll=Poll, POLLIN=native.POLLIN)}
+        real = transfer.native
+        self.useFixture(fixtures.MockPatchObject(
+            transfer, 'native', lambda name: spies.get(name) or real(name)))
+        return waited
+
     def test_nothing_comes(self) -> None:
         self.flags(rbd_connect_timeout=1, rbd_stall_timeout=1,
                    group='glance')
+        waited = self.spy_on_polls()
         self.assertRaisesRegex(
             transfer.SourceError, 'No byte came for 2 seconds', self.fetch,
             FakeExport(stall=True))
+        self.assertEqual([2000], [each for each in waited if each])
         self.assert_fifo_is_gone()
 
     def test_nothing_comes_any_more(self) -> None:
         self.flags(rbd_connect_timeout=60, rbd_stall_timeout=1,
                    group='glance')
+        waited = self.spy_on_polls()
         self.assertRaisesRegex(
             transfer.SourceError, 'No byte came for 1 seconds', self.fetch,
             FakeExport(test_rbd_diff.VALID[:-9], stall=True),
             disk_format='raw')
+        first, *others = [each for each in waited if each]
+        self.assertEqual((61_000, {1000}), (first, set(others)))
         self.assertFalse(os.path.exists(self.path))
         self.assert_fifo_is_gone()
+
+    def test_finish_tells_of_a_failed_export(self) -> None:
+        image = {'id': IMAGE_ID}
+        for disk_format in ('qcow2', 'raw'):
+            export = FakeExport(status=5, said='EIO')
+            with mock.patch.object(nova.privsep.rbd, 'export', export):
+                with rbd.open_source(
+                        image | {'disk_format': disk_format}, URL,
+                        self.path) as source:
+                    self.assertRaisesRegex(
+                        transfer.SourceError, 'status 5: EIO', source.finish)
 
     def test_reader_gives_up(self) -> None:
         """The export ends, and is waited for, when its bytes are refused."""

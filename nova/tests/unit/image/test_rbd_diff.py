@@ -118,7 +118,8 @@ class TestDecoder(test.NoDBTestCase):
 
     def test_cut_short_anywhere(self) -> None:
         for count in range(len(VALID)):
-            self.assertRaises(transfer.SourceError, decode, VALID[:count])
+            self.assertRaisesRegex(transfer.SourceError, 'end(s|ed) early',
+                                   decode, VALID[:count])
 
     def test_goes_on_after_its_end(self) -> None:
         for more in (b'e', b'\0', data(40, b'x')):

@@ -37,6 +37,9 @@ BAD_PATHS = (
     '/etc/../etc/ceph.conf', '/etc//ceph.conf', '/etc/ceph/', '/etc/./x',
     '/etc/ceph\n.conf', '/etc/\0',
 )
+# To Ceph these are several files, or a path of its own making.
+BAD_CONFS = ('/etc/a.conf,/tmp/b', '/etc/a.conf;/tmp/b', '/etc/a /tmp/b',
+             '/etc/$name.conf')
 BAD_SECONDS = (0, -1, 24 * 60 * 60 + 1, 1.5, '5', None, True, float('inf'))
 
 
@@ -144,7 +147,7 @@ class TestCommandLine(test.NoDBTestCase):
         for name in ('pool', 'image', 'snapshot'):
             cases += [(name, value) for value in BAD_NAMES]
         cases += [('user', value) for value in BAD_NAMES if value]
-        cases += [('conf', value) for value in BAD_PATHS]
+        cases += [('conf', value) for value in BAD_PATHS + BAD_CONFS]
         for name in ('connect_timeout', 'stall_timeout'):
             cases += [(name, value) for value in BAD_SECONDS]
         for name, value in cases:
@@ -226,10 +229,13 @@ class TestOpenFifo(PrivsepRbdTestCase):
             (lambda: os.symlink(other, self.fifo), OSError),
             (lambda: None, FileNotFoundError),
         ):
-            with mock.patch.object(
-                    nova.privsep.rbd.os, 'open', exchange(replace)):
+            with (mock.patch.object(
+                      nova.privsep.rbd.os, 'open', exchange(replace)),
+                  mock.patch.object(nova.privsep.rbd.time, 'sleep') as sleep):
                 self.assertRaises(
                     error, nova.privsep.rbd._open_fifo, self.fifo)
+            # Only for a reader it is worth waiting.
+            sleep.assert_not_called()
             self.assertEqual(b'precious', pathlib.Path(other).read_bytes())
             if os.path.lexists(self.fifo):
                 os.unlink(self.fifo)
@@ -297,6 +303,23 @@ class TestExport(PrivsepRbdTestCase):
         self.assertEqual(
             (0, 'a\ufffdb'),
             self.export("printf 'a\\377b\\n' >&2", self.reader()))
+
+    def test_closes_stderr_early(self) -> None:
+        reader = self.reader()
+        real = nova.privsep.rbd._Child._read_stderr
+        calls = []
+
+        def count(child: nova.privsep.rbd._Child) -> bool:
+            calls.append(child)
+            return real(child)
+
+        with mock.patch.object(
+                nova.privsep.rbd._Child, '_read_stderr', count):
+            self.assertEqual(
+                (0, 'done'),
+                self.export('echo done >&2; exec 2>&-; sleep 0.2', reader))
+        # To look at a closed pipe over and over would cost a whole CPU.
+        self.assertLess(len(calls), 10)
 
     def test_a_grandchild_keeps_stderr_open(self) -> None:
         reader = self.reader()
