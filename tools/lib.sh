@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 #
 # What the scripts in this folder share. Source it; it sets ROOT, the top of
 # the tree, and TOOLS_VENV, where tox and bindep get installed.
@@ -36,8 +37,9 @@ install_packages() {
         die "Install these packages, which apt-get could: $*"
     say "Installing $*"
     export DEBIAN_FRONTEND=noninteractive
-    as_root apt-get update -q &&
-        as_root apt-get install -q -y --no-install-recommends "$@" ||
+    # An old list may do; if not, the next step says so.
+    as_root apt-get update -q || true
+    as_root apt-get install -q -y --no-install-recommends "$@" ||
         die "apt-get could not install: $*"
 }
 

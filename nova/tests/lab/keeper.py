@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-import types
+import traceback
 import typing as ty
 
 from oslo_serialization import jsonutils
@@ -39,7 +39,7 @@ if ty.TYPE_CHECKING:
     from nova.tests.lab import cloud as lab_cloud
     from nova.tests.lab import compute as lab_compute
 
-_STAY = 'stay\n'
+_STAY = b'stay\n'
 
 # Seconds that a keeper may take to end all daemons and remove its files.
 _DOWN_TIMEOUT = 90.0
@@ -143,17 +143,6 @@ class Home:
         return None
 
 
-class _Stopped(BaseException):
-    """SIGTERM or SIGINT arrived."""
-
-
-def _stop(number: int, frame: types.FrameType | None) -> ty.NoReturn:
-    # Once is enough: a second signal must not cut the clean-up short.
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise _Stopped
-
-
 def _say(**message: ty.Any) -> None:
     # When nobody listens any more, there is nobody to tell.
     with contextlib.suppress(BrokenPipeError):
@@ -165,14 +154,6 @@ class _Progress(py_logging.Handler):
 
     def emit(self, record: py_logging.LogRecord) -> None:
         _say(progress=record.getMessage())
-
-
-def _await_permission(permitted: threading.Event) -> None:
-    """End the lab if ``up`` goes away without having said that it may stay."""
-    if sys.stdin.readline() == _STAY:
-        permitted.set()
-    else:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _write_helpers(cloud: 'lab_cloud.Cloud',
@@ -231,52 +212,98 @@ def _state(cloud: 'lab_cloud.Cloud', usage: str) -> str:
     })
 
 
-def _keep(place: Home) -> None:
-    """Make the lab, say so, and wait to be stopped."""
-    # Not at the top: status() and down() need neither, and they load much of
-    # Nova.
-    from nova.tests.lab import cloud as lab_cloud
-    from nova.tests.lab import compute as lab_compute
-    permitted = threading.Event()
-    threading.Thread(
-        target=_await_permission, args=(permitted,), daemon=True).start()
-    begin = time.monotonic()
-    with (lab_cloud.Cloud(parent=place.path) as cloud,
-          lab_compute.ComputeHost(cloud) as host):
-        _write_helpers(cloud, host)
-        usage = _describe(cloud, host, time.monotonic() - begin)
-        config.write(place.state, _state(cloud, usage), 0o600)
-        _say(ready=usage)
-        permitted.wait()
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1):
-            os.dup2(nowhere, standard)
-        signal.pause()
+class _Keeper:
+    """The keeper's work, done in a thread.
+
+    The main thread only waits for signals. So none of them arrives in the
+    middle of something: an exception raised there could leave locks behind.
+    """
+
+    def __init__(self, place: Home) -> None:
+        self._place = place
+        self._ready = threading.Event()
+        self._permitted = threading.Event()
+        self._stop = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._status = 0
+
+    def run(self) -> int:
+        """:returns: an exit status"""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._wake())
+        threading.Thread(target=self._await_permission, daemon=True).start()
+        work = threading.Thread(target=self._work)
+        work.start()
+        os.read(self._wake_reader, 1)
+        self._stop.set()
+        # A lab that is up ends in good order; one that is being made is
+        # given up at once.
+        with (contextlib.nullcontext() if self._ready.is_set()
+              else process.giving_up()):
+            work.join()
+        return self._status
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b'.')
+
+    def _await_permission(self) -> None:
+        """End the lab if ``up`` is gone and did not say that it may stay."""
+        if os.read(0, len(_STAY)) == _STAY:
+            self._permitted.set()
+        else:
+            self._wake()
+
+    def _work(self) -> None:
+        try:
+            with self._place.held():
+                try:
+                    self._keep()
+                finally:
+                    self._place.remove()
+        except errors.LabError as exc:
+            self._status = 1
+            _say(failed=str(exc))
+        except Exception as exc:
+            self._status = 1
+            _say(failed=f'{type(exc).__name__}: {exc}')
+            traceback.print_exc()
+        finally:
+            self._wake()
+
+    def _keep(self) -> None:
+        """Make the lab, say so, and keep it until it is to stop."""
+        # Not at the top: status() and down() need neither, and they load
+        # much of Nova.
+        from nova.tests.lab import cloud as lab_cloud
+        from nova.tests.lab import compute as lab_compute
+        begin = time.monotonic()
+        with (lab_cloud.Cloud(parent=self._place.path) as cloud,
+              lab_compute.ComputeHost(cloud) as host):
+            _write_helpers(cloud, host)
+            usage = _describe(cloud, host, time.monotonic() - begin)
+            config.write(self._place.state, _state(cloud, usage), 0o600)
+            self._ready.set()
+            _say(ready=usage)
+            while not self._stop.wait(0.5):
+                if self._permitted.is_set():
+                    _forget_standard_streams()
+                    self._stop.wait()
+
+
+def _forget_standard_streams() -> None:
+    """Hold no pipe of a process that has gone on without this one."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
 
 
 def main() -> int:
     """The keeper itself; up() starts it."""
-    place = Home(home())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _stop)
     logger = py_logging.getLogger('nova.tests.lab')
     logger.setLevel(py_logging.INFO)
     logger.addHandler(_Progress())
-    try:
-        with place.held():
-            try:
-                _keep(place)
-            finally:
-                place.remove()
-    except _Stopped:
-        return 0
-    except errors.LabError as exc:
-        _say(failed=str(exc))
-        return 1
-    except Exception as exc:
-        _say(failed=f'{type(exc).__name__}: {exc}')
-        raise
-    return 0
+    return _Keeper(Home(home())).run()
 
 
 def up() -> str:
@@ -314,8 +341,7 @@ def _follow(keeper: 'subprocess.Popen[str]', place: Home) -> str:
         if 'failed' in message:
             raise errors.LabError(message['failed'])
         if 'ready' in message:
-            keeper.stdin.write(_STAY)
-            keeper.stdin.flush()
+            os.write(keeper.stdin.fileno(), _STAY)
             return message['ready']
         print(message['progress'], file=sys.stderr, flush=True)
     raise errors.LabError(

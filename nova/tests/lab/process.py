@@ -10,11 +10,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from concurrent import futures
 import contextlib
 import functools
 import os
 import pathlib
+import queue
 import random
 import shutil
 import signal
@@ -38,12 +38,11 @@ Argument = str | pathlib.Path
 # take a port between its choice here and its use by the daemon.
 _PORTS = range(20000, 32000)
 
-# PR_SET_PDEATHSIG acts when the *thread* that forked ends. This one lives as
-# long as the process.
-_spawner = futures.ThreadPoolExecutor(1, thread_name_prefix='lab-spawner')
-
 # Children of spawn() that have not been waited for.
 _children: set['subprocess.Popen[ty.Any]'] = set()
+_requests: queue.SimpleQueue[
+    tuple[Callable[[], 'subprocess.Popen[ty.Any]'],
+          queue.SimpleQueue[ty.Any]]] = queue.SimpleQueue()
 _giving_up = threading.Event()
 
 _JANITOR = """
@@ -142,22 +141,54 @@ def spawn(argv: Sequence[Argument],
 
     :raises LabError: while the lab is being given up
     """
-    _go_on()
+    go_on()
     bound = ['setpriv', '--pdeathsig', 'KILL', '--', *map(str, argv)]
     options.setdefault('env', clean_environment())
     start = functools.partial(
         subprocess.Popen, bound, start_new_session=True, **options)
-    child = _spawner.submit(start).result()
-    _children.add(child)
+    _spawner()
+    reply: queue.SimpleQueue[ty.Any] = queue.SimpleQueue()
+    _requests.put((start, reply))
+    child = reply.get()
+    if isinstance(child, Exception):
+        raise child
     try:
-        _go_on()
+        go_on()
     except errors.LabError:
         end(child, grace=0)
         raise
     return child
 
 
-def _go_on() -> None:
+@functools.cache
+def _spawner() -> threading.Thread:
+    """The thread that starts all children.
+
+    PR_SET_PDEATHSIG acts when the *thread* that forked ends. This one lives
+    as long as the process, and is not waited for when that ends.
+    """
+    thread = threading.Thread(
+        target=_serve_requests, name='lab-spawner', daemon=True)
+    thread.start()
+    return thread
+
+
+def _serve_requests() -> None:
+    while True:
+        start, reply = _requests.get()
+        try:
+            child = start()
+        except Exception as exc:
+            reply.put(exc)
+        else:
+            # Here, so that it is known even when the one who asked for it
+            # was interrupted and does not wait any more.
+            _children.add(child)
+            reply.put(child)
+
+
+def go_on() -> None:
+    """:raises LabError: while the lab is being given up"""
     if _giving_up.is_set():
         raise errors.LabError('The lab is being given up')
 

@@ -14,6 +14,8 @@ import hashlib
 import os
 import pathlib
 import shutil
+import time
+import typing as ty
 
 from oslo_log import log as logging
 
@@ -127,8 +129,18 @@ def _fingerprint() -> str:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     with open(path, 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _try_lock(lock):
+            process.go_on()
+            time.sleep(0.2)
         yield
+
+
+def _try_lock(lock: ty.IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def service_venv() -> ServiceVenv:

@@ -45,7 +45,7 @@ WRONG = RIGHT[:-1] + bytes([RIGHT[-1] ^ 1])
 RBD_URL = f'rbd://{test_rbd.FSID}/images/{uuids.image}/snap'
 
 
-class Image(dict):
+class Image(dict[str, ty.Any]):
     """As much of a warlock model as the service looks at."""
 
     schema: Mapping[str, ty.Any] = {'name': 'image', 'properties': {
@@ -256,13 +256,13 @@ class TestRegistry(DownloadTestCase):
     def test_no_plug_point_is_left(self) -> None:
         self.assertEqual([], list(importlib.metadata.entry_points(
             group='nova.image.download')))
-        folder = pathlib.Path(ty.cast(str, glance.__file__)).parent
+        folder = pathlib.Path(glance.__file__).parent
         modules = sorted(folder.rglob('*.py'))
         self.assertIn('glance.py', [module.name for module in modules])
         for module in modules:
             self.assertIsNone(
                 re.search(r'nova\.image\.download|stevedore|entry_points',
-                          module.read_text()), module)
+                          module.read_text()), str(module))
 
 
 class TestSources(DownloadTestCase):
@@ -340,7 +340,7 @@ class TestSources(DownloadTestCase):
         with self.logged() as logs:
             self.download()
         found = self.warnings(logs)
-        self.assertEqual(3, len(found), found)
+        self.assertEqual(3, len(found), str(found))
         for line, reason in zip(found, (
                 'the cable is broken', 'Glance recorded',
                 'InvalidSignature')):

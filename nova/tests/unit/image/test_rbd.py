@@ -157,9 +157,8 @@ class TestClusters(RbdTestCase):
             self.assertIn(part, error)
 
     def test_defaults(self) -> None:
-        read: list[str] = []
-        self.useFixture(fixtures.MockPatchObject(
-            rbd, 'read_fsid', lambda conf: read.append(conf) or FSID))
+        read_fsid = self.useFixture(fixtures.MockPatchObject(
+            rbd, 'read_fsid', return_value=FSID)).mock
         self.flags(rbd_ceph_conf=['/b', '/c'], group='glance')
         self.flags(images_rbd_ceph_conf='/a', group='libvirt')
         self.assertEqual('/b', rbd.find_cluster(FSID).conf)
@@ -167,7 +166,9 @@ class TestClusters(RbdTestCase):
         self.assertEqual('/a', rbd.find_cluster(FSID).conf)
         self.flags(images_rbd_ceph_conf='', group='libvirt')
         self.assertEqual('/etc/ceph/ceph.conf', rbd.find_cluster(FSID).conf)
-        self.assertEqual(['/b', '/a', '/etc/ceph/ceph.conf'], read)
+        self.assertEqual(
+            ['/b', '/a', '/etc/ceph/ceph.conf'],
+            [call.args[0] for call in read_fsid.mock_calls])
 
 
 class FakeExport:
@@ -226,9 +227,9 @@ class FakeExport:
 class TestOpenSource(RbdTestCase):
     def fetch(
         self, export: FakeExport, verifier: transfer.Verifier | None = None,
-        disk_format: str = 'qcow2', url: str = URL, image_id: str = IMAGE_ID,
+        disk_format: str | None = 'qcow2', url: str = URL,
     ) -> transfer.Report:
-        image = {'id': image_id, 'disk_format': disk_format}
+        image = {'id': IMAGE_ID, 'disk_format': disk_format}
         with mock.patch.object(nova.privsep.rbd, 'export', export):
             with rbd.open_source(image, url, self.path) as source:
                 return transfer.transfer(source, self.path, verifier)

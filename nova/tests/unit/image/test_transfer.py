@@ -279,8 +279,9 @@ class TestBytes(TransferTestCase):
             report = transfer.transfer(
                 MemorySource([(0, image)], endless=True), self.path, verifier,
                 size)
-            self.assertEqual(digest(image), digest(self.content()), size)
-            self.assertEqual(digest(image), verifier.digest, size)
+            self.assertEqual(digest(image), digest(self.content()),
+                             str(size))
+            self.assertEqual(digest(image), verifier.digest, str(size))
             self.assertEqual((size, size), (report.size, report.written))
             self.assertGreater(report.seconds, 0)
 
@@ -632,7 +633,8 @@ class TestDestination(TransferTestCase):
                 stack.callback(self.replace, os, 'open', os.open)
                 self.forbid(os.O_TMPFILE, code)
                 self.fetch(image)
-            self.assertEqual(digest(image), digest(self.content()), code)
+            self.assertEqual(digest(image), digest(self.content()),
+                             errno.errorcode[code])
             self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_failures_without_tmpfile(self) -> None:
@@ -707,13 +709,10 @@ class TestDestination(TransferTestCase):
     def test_direct_writes_where_they_are_to_be_had(self) -> None:
         self.replace(transfer.privsep_utils, 'supports_direct_io',
                      lambda _directory: True)
-        flags: list[int] = []
-        real = os.open
-        with mock.patch('os.open', side_effect=lambda *args, **kwargs: (
-                flags.append(args[1]), real(*args, **kwargs))[1]):
+        with mock.patch('os.open', wraps=os.open) as spy:
             self.fetch()
-        self.assertEqual(
-            1, len([each for each in flags if each & os.O_DIRECT]))
+        self.assertEqual(1, len([
+            call for call in spy.mock_calls if call.args[1] & os.O_DIRECT]))
 
 
 class TestDurability(TransferTestCase):
@@ -808,8 +807,9 @@ class TestMemory(TransferTestCase):
         self.assertLessEqual(len([each for each in self.maps if each()]),
                              kept, 'buffers are left to the collector')
 
-    def fail(self, source: transfer.Source,  # type: ignore[override]
-             verifier: transfer.Verifier | None = None) -> None:
+    def transfer_in_vain(
+        self, source: transfer.Source, verifier: transfer.Verifier,
+    ) -> None:
         # Unlike assertRaises this keeps nothing of the error.
         try:
             transfer.transfer(source, self.path, verifier)
@@ -829,16 +829,19 @@ class TestMemory(TransferTestCase):
         self.assert_freed()
 
     def test_freed_when_the_source_fails(self) -> None:
-        self.fail(MemorySource([(0, noise(20 * SMALL))], endless=True,
-                               failure=broken_cable), HashVerifier())
+        self.transfer_in_vain(
+            MemorySource([(0, noise(20 * SMALL))], endless=True,
+                         failure=broken_cable), HashVerifier())
         self.assert_freed(failed=True)
 
     def test_freed_when_the_bytes_are_refused(self) -> None:
-        self.fail(MemorySource([(0, noise(5 * SMALL))]), RefusingVerifier())
+        self.transfer_in_vain(
+            MemorySource([(0, noise(5 * SMALL))]), RefusingVerifier())
         self.assert_freed()
 
     def test_freed_when_the_verifier_fails(self) -> None:
-        self.fail(MemorySource([(0, noise(20 * SMALL))]), RefusingVerifier(1))
+        self.transfer_in_vain(
+            MemorySource([(0, noise(20 * SMALL))]), RefusingVerifier(1))
         self.assert_freed(failed=True)
 
     def test_freed_when_writing_fails(self) -> None:
@@ -846,7 +849,8 @@ class TestMemory(TransferTestCase):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with mock.patch('os.pwrite', full):
-            self.fail(MemorySource([(0, noise(20 * SMALL))]), HashVerifier())
+            self.transfer_in_vain(
+                MemorySource([(0, noise(20 * SMALL))]), HashVerifier())
         self.assert_freed(failed=True)
 
     def test_reads_ahead_of_the_disk_as_far_as_buffers_go(self) -> None:

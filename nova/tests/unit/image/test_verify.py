@@ -53,7 +53,7 @@ class TestRecordedHash(test.NoDBTestCase):
         ):
             expected = verify.recorded_hash(image(**values))
             self.assertEqual((name, True), (expected.name, expected.by_hash),
-                             values)
+                             str(values))
             check(expected)
             self.assertRaises(
                 exception.ImageUnacceptable, check, expected, DATA + b'!')

@@ -153,7 +153,7 @@ class TestCommandLine(test.NoDBTestCase):
         for name, value in cases:
             error = self.assertRaises(
                 ValueError, self.command_line, **{name: value})
-            self.assertIsInstance(error, ValueError, (name, value))
+            self.assertTrue(str(error).isprintable(), repr(value))
 
     def test_longest_times(self) -> None:
         line = self.command_line(connect_timeout=1, stall_timeout=86400)
