@@ -26,7 +26,7 @@ from typing import Self
 
 from nova import exception
 from nova.i18n import _
-from nova.privsep import utils as privsep_utils
+import nova.privsep.utils
 from nova import utils
 
 #: Bytes of one buffer, and how many of them there are.
@@ -170,7 +170,7 @@ class Destination:
         self.written = 0
 
     def __enter__(self) -> Self:
-        direct = privsep_utils.supports_direct_io(self._directory)
+        direct = nova.privsep.utils.supports_direct_io(self._directory)
         with self._fds:
             self._dir_fd = self._own(os.open(
                 self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
