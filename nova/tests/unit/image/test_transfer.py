@@ -26,6 +26,7 @@ import hypothesis
 from hypothesis import strategies
 
 from nova.image import transfer
+import nova.privsep.utils
 from nova import test
 from nova import utils
 
@@ -699,7 +700,7 @@ class TestDestination(TransferTestCase):
                          pathlib.Path(partial).read_bytes())
 
     def test_filesystem_without_direct_writes(self) -> None:
-        self.replace(transfer.privsep_utils, 'supports_direct_io',
+        self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: False)
         self.forbid(os.O_DIRECT, errno.EINVAL)
         image = noise(2 * transfer.BLOCK + 7) + bytes(transfer.BLOCK)
@@ -707,7 +708,7 @@ class TestDestination(TransferTestCase):
         self.assertEqual(digest(image), digest(self.content()))
 
     def test_direct_writes_where_they_are_to_be_had(self) -> None:
-        self.replace(transfer.privsep_utils, 'supports_direct_io',
+        self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: True)
         with mock.patch('os.open', wraps=os.open) as spy:
             self.fetch()
