@@ -38,7 +38,7 @@ SUITES = {
     'released': Suite('suites/released'),
     # A lab uses the whole machine, and its tests use one lab.
     'functional': Suite('suites/functional', ('--serial',)),
-    'package': Suite('novabuild/package_tests', ('--serial',)),
+    'package': Suite('novabuild/package_tests'),
 }
 
 

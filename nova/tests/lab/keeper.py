@@ -227,12 +227,15 @@ class _Keeper:
         self._wake_reader, self._wake_writer = os.pipe()
         self._status = 0
 
-    def run(self) -> int:
-        """:returns: an exit status"""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._wake())
         threading.Thread(target=self._await_permission, daemon=True).start()
-        work = threading.Thread(target=self._work)
+
+    def run(self, make_cloud: 'type[lab_cloud.Cloud]',
+            make_host: 'type[lab_compute.ComputeHost]') -> int:
+        """:returns: an exit status"""
+        work = threading.Thread(
+            target=self._work, args=(make_cloud, make_host))
         work.start()
         os.read(self._wake_reader, 1)
         self._stop.set()
@@ -253,11 +256,12 @@ class _Keeper:
         else:
             self._wake()
 
-    def _work(self) -> None:
+    def _work(self, make_cloud: 'type[lab_cloud.Cloud]',
+              make_host: 'type[lab_compute.ComputeHost]') -> None:
         try:
             with self._place.held():
                 try:
-                    self._keep()
+                    self._keep(make_cloud, make_host)
                 finally:
                     self._place.remove()
         except errors.LabError as exc:
@@ -270,15 +274,12 @@ class _Keeper:
         finally:
             self._wake()
 
-    def _keep(self) -> None:
+    def _keep(self, make_cloud: 'type[lab_cloud.Cloud]',
+              make_host: 'type[lab_compute.ComputeHost]') -> None:
         """Make the lab, say so, and keep it until it is to stop."""
-        # Not at the top: status() and down() need neither, and they load
-        # much of Nova.
-        from nova.tests.lab import cloud as lab_cloud
-        from nova.tests.lab import compute as lab_compute
         begin = time.monotonic()
-        with (lab_cloud.Cloud(parent=self._place.path) as cloud,
-              lab_compute.ComputeHost(cloud) as host):
+        with (make_cloud(parent=self._place.path) as cloud,
+              make_host(cloud) as host):
             _write_helpers(cloud, host)
             usage = _describe(cloud, host, time.monotonic() - begin)
             config.write(self._place.state, _state(cloud, usage), 0o600)
@@ -303,7 +304,13 @@ def main() -> int:
     logger = py_logging.getLogger('nova.tests.lab')
     logger.setLevel(py_logging.INFO)
     logger.addHandler(_Progress())
-    return _Keeper(Home(home())).run()
+    keeper = _Keeper(Home(home()))
+    # Not at the top: status() and down() need neither, and they load much of
+    # Nova. Not in a thread: one that is the first to import eventlet can
+    # never be joined.
+    from nova.tests.lab import cloud as lab_cloud
+    from nova.tests.lab import compute as lab_compute
+    return keeper.run(lab_cloud.Cloud, lab_compute.ComputeHost)
 
 
 def up() -> str:

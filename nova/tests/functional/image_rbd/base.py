@@ -10,7 +10,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 from typing import Any
 from typing import ClassVar
 
@@ -22,9 +21,6 @@ from nova.tests.lab import compute
 from nova.tests.lab import config
 
 MIB = 1 << 20
-
-#: How long the last process of a download may take to go.
-_LAST_PROCESS_SECONDS = 20
 
 _numbers = itertools.count()
 
@@ -57,11 +53,7 @@ class LabTestCase(testtools.TestCase):
 
     def _assert_nothing_left(self) -> None:
         """No process, FIFO or temporary file outlives a download."""
-        # The privsep daemon ends by itself, just after the service has.
-        deadline = time.monotonic() + _LAST_PROCESS_SECONDS
-        while self.host.processes() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        self.assertEqual([], self.host.processes())
+        self.assertEqual([], self.host.leftovers())
         self.assertEqual([], os.listdir(self.host.directory / 'tmp'))
         self.assertEqual(
             [], [name for name in self._instance_files()

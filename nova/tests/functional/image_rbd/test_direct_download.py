@@ -57,6 +57,22 @@ class TestDirectDownload(base.LabTestCase):
             '[dst_path: %s/_base/%s.part]' % (
                 image_id, self.host.instances, name), fetched.log)
 
+    def test_under_eventlet(self):
+        path = self.make_qcow2()
+        image_id = self.upload(path, 'qcow2')
+
+        fetched = self.host.fetch(
+            image_id, env={'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'})
+
+        self.assert_same(path, fetched)
+        self.assert_fetched_by('rbd', image_id, fetched)
+        self.configure(allowed_direct_url_schemes=None)
+        fetched = self.host.fetch(
+            image_id, path=self.out(),
+            env={'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'})
+        self.assert_same(path, fetched)
+        self.assert_fetched_by('http', image_id, fetched)
+
     def test_second_use_is_a_cache_hit(self):
         path = self.make_qcow2()
         image_id = self.upload(path, 'qcow2')
