@@ -14,7 +14,7 @@ from novabuild import errors
 
 _LEFTOVERS = (
     '__pycache__', '*.py[cod]', '*~', '*.bak', '*.orig', '*.rej', '*.swp',
-    '#*#', '.git', '.mypy_cache', '.stestr', '.tox',
+    '#*#', '.git', '.hypothesis', '.mypy_cache', '.stestr', '.tox',
 )
 
 

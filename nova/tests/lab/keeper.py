@@ -357,6 +357,9 @@ def _follow(keeper: 'subprocess.Popen[str]', place: Home) -> str:
 
 def _end(keeper: 'subprocess.Popen[str]') -> None:
     """Stop a keeper that is not yet up, whatever it takes."""
+    if keeper.stdout:
+        # It must not wait for somebody to read what it still says.
+        keeper.stdout.close()
     keeper.terminate()
     try:
         keeper.wait(_DOWN_TIMEOUT)

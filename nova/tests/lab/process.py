@@ -341,13 +341,14 @@ def wait_for(condition: Callable[[], bool], timeout: float,
     return True
 
 
-def tail(log: pathlib.Path, lines: int = 30) -> str:
-    """The end of a log file, for error messages."""
+def tail(log: pathlib.Path, lines: int = 30, width: int = 300) -> str:
+    """The end of a log file, long lines cut, for error messages."""
     try:
         content = log.read_text(encoding='utf-8', errors='replace')
     except FileNotFoundError:
         return f'({log} does not exist)'
-    return '\n'.join(content.splitlines()[-lines:])
+    return '\n'.join(
+        line[:width] for line in content.splitlines()[-lines:])
 
 
 class LabFixture(fixtures.Fixture):

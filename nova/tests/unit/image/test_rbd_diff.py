@@ -13,6 +13,7 @@ from hypothesis import strategies
 from nova.image import rbd_diff
 from nova.image import transfer
 from nova import test
+from nova.tests.unit.image import test_transfer
 
 SETTINGS = hypothesis.settings(
     max_examples=150, deadline=None, database=None, derandomize=True)
@@ -222,6 +223,10 @@ class TestDecoder(test.NoDBTestCase):
 
 class TestAnyStream(test.NoDBTestCase):
     """A stream is decoded right, or refused: nothing else can happen."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(test_transfer.NoHypothesisFolder())
 
     @SETTINGS
     @hypothesis.given(
