@@ -495,14 +495,7 @@ class TestOpenSource(RbdTestCase):
             self.assert_fifo_is_gone()
 
     def test_thread_cannot_be_started(self) -> None:
-        start = threading.Thread.start
-
-        def fail(thread: threading.Thread) -> None:
-            if thread.name == 'image-rbd-export':
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        with mock.patch.object(threading.Thread, 'start', fail):
+        with test_transfer.no_thread(threading, 'image-rbd-export'):
             self.assertRaisesRegex(
                 RuntimeError, 'new thread', self.fetch, FakeExport(b'x'))
         self.assert_fifo_is_gone()

@@ -17,6 +17,7 @@ import random
 import resource
 import stat
 import threading
+import types
 import typing as ty
 from unittest import mock
 import weakref
@@ -160,6 +161,20 @@ class RefusingVerifier(HashVerifier):
     def verify(self) -> None:
         super().verify()
         raise ValueError('not these bytes')
+
+
+@contextlib.contextmanager
+def no_thread(module: types.ModuleType, name: str) -> Iterator[None]:
+    """Have threads of this name not start, as where there are too many."""
+    start = module.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with mock.patch.object(module.Thread, 'start', limited):
+        yield
 
 
 def digest(content: bytes) -> tuple[int, str]:
@@ -542,15 +557,7 @@ class TestFailures(TransferTestCase):
         self.assertEqual(len(image), report.written)
 
     def test_thread_cannot_be_started(self) -> None:
-        native = transfer.native('threading')
-        start = native.Thread.start
-
-        def second_fails(thread: threading.Thread) -> None:
-            if thread.name == 'image-verify':
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        with mock.patch.object(native.Thread, 'start', second_fails):
+        with no_thread(transfer.native('threading'), 'image-verify'):
             self.assert_fails(RuntimeError, 'new thread',
                               MemorySource([(0, b'x')]), HashVerifier())
 
