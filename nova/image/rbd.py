@@ -117,18 +117,19 @@ def read_fsid(conf: str) -> str:
     # Ceph allows indented options, which configparser takes for more of the
     # value before.
     with open(conf, encoding='utf-8') as file:
-        text = '\n'.join(line.strip() for line in file)
+        text = file.read().replace('\\\n', ' ')
+    text = '\n'.join(line.strip() for line in text.splitlines())
     parser = configparser.ConfigParser(
         strict=False, interpolation=None, allow_no_value=True,
         inline_comment_prefixes=('#', ';'))
     try:
         parser.read_string(text, conf)
-        fsid = parser.get('global', 'fsid')
+        fsid = (parser.get('global', 'fsid') or '').strip('"\'').lower()
     except configparser.Error as exc:
         raise ValueError(_('no fsid found: %s') % exc.message) from exc
     if not fsid:
         raise ValueError(_('its fsid is empty'))
-    return fsid.strip('"\'').lower()
+    return fsid
 
 
 def _ceph_confs() -> Sequence[str]:
@@ -230,8 +231,9 @@ class _Export:
 
     def _make_fifo(self, stack: contextlib.ExitStack) -> None:
         self._directory = tempfile.mkdtemp(prefix='nova-rbd-')
-        stack.callback(self._remove_fifo)
         stack.callback(self._wait)
+        # Before that: a call that has not come to open it must fail at once.
+        stack.callback(self._remove_fifo)
         self._fifo = os.path.join(self._directory, 'stream')
         os.mkfifo(self._fifo, 0o600)
         flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -41,6 +41,7 @@ class Decoder:
         self._stream = readinto
         self._snapshot = snapshot
         self._end = 0
+        self._named = False
         self._left = 0
         #: Bytes of the image, once the stream has told.
         self.size: int | None = None
@@ -67,8 +68,8 @@ class Decoder:
                     self._left = 0
                 case _:
                     raise _malformed(_('unknown record %r') % tag)
-        if self.size is None:
-            raise _malformed(_('it has no size'))
+        if self.size is None or not self._named:
+            raise _malformed(_('it has no size, or no name'))
         if self._stream(memoryview(bytearray(1))):
             raise _malformed(_('it goes on after its end'))
 
@@ -85,6 +86,7 @@ class Decoder:
         name = self._read(length)
         if name != self._snapshot.encode():
             raise _malformed(_('it is of snapshot %r') % name)
+        self._named = True
 
     def _read_size(self) -> None:
         (size,) = _SIZE.unpack(self._read(_SIZE.size))

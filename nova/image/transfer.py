@@ -39,6 +39,8 @@ _ALIGNMENT = 4096
 _HOLE = 64 * 1024
 _ZEROS = bytes(BLOCK)
 
+_STOP_PAUSE = 0.02
+
 #: What filesystems and kernels without O_TMPFILE answer (open(2)).
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
@@ -132,7 +134,11 @@ def transfer(
     started = time.monotonic()
     with Destination(path) as destination:
         copy = _Copy(source, destination, verifier, size, progress)
-        utils.tpool_wrap(copy.run)()
+        try:
+            utils.tpool_wrap(copy.run)()
+        except BaseException:
+            copy.stop()
+            raise
         source.finish()
         if verifier is not None:
             verifier.verify()
@@ -187,8 +193,6 @@ class Destination:
         with self._fds:
             if self._has_name:
                 self._unlink(self._partial)
-            if exc_type is not None:
-                self._unlink(self._name)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write data; offset, length and memory must be aligned."""
@@ -217,7 +221,11 @@ class Destination:
         os.replace(self._partial, self._name,
                    src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
         self._has_name = False
-        self._sync_directory()
+        try:
+            self._sync_directory()
+        except BaseException:
+            self._unlink(self._name)
+            raise
 
     def _own(self, fd: int) -> int:
         self._fds.callback(os.close, fd)
@@ -392,6 +400,8 @@ class _Copy:
         self._pool = _Pool()
         self._stages: list[_Stage] = []
         self._block: _Block | None = None
+        self._running = False
+        self._stopped = False
         # Where the next byte belongs, and up to where it is handed over.
         self._position = 0
         self._handed = 0
@@ -403,7 +413,11 @@ class _Copy:
 
     def run(self) -> None:
         """Copy all of it, to a synced file that has no name yet."""
+        self._running = True
         with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, '_running', False)
+            if self._stopped:
+                return
             # 32 MiB should not have to wait for the garbage collector: they
             # know each other, and an error knows them all.
             stack.callback(self._pool.clear)
@@ -414,6 +428,16 @@ class _Copy:
             self._read()
             for stage in self._stages:
                 stage.join()
+
+    def stop(self) -> None:
+        """Return when nothing is read or written any more.
+
+        A green thread can be killed while a native one works for it, which
+        then must not go on: the descriptors it uses get closed.
+        """
+        self._stopped = True
+        while self._running:
+            time.sleep(_STOP_PAUSE)
 
     def _start(
         self, stack: contextlib.ExitStack, name: str,
@@ -505,6 +529,8 @@ class _Copy:
 
     def _put(self, item: _Block | _Gap, end: int) -> None:
         self._handed = end
+        if self._stopped:
+            raise SourceError(reason=_('Given up'))
         for stage in self._stages:
             stage.put(item)
         if self._progress is not None:

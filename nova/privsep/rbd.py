@@ -83,6 +83,37 @@ def _check_conf(value: str) -> str:
     return value
 
 
+def _check_roots_own(conf: str) -> None:
+    """Refuse a ceph.conf that anybody but root could have written.
+
+    A ceph.conf is code: it can name libraries that ``rbd`` loads, as root.
+
+    :raises ValueError: the file, or a directory on the way to it, belongs to
+        somebody else or can be written by others
+    :raises OSError: there is no such file
+    """
+    for path in {conf, os.path.realpath(conf)}:
+        while True:
+            status = os.lstat(path)
+            if status.st_uid != 0 or _others_can_write(status.st_mode):
+                raise ValueError(
+                    'ceph.conf: %s must belong to root, and nobody else may '
+                    'write to it, since rbd is run as root with %s'
+                    % (path, conf))
+            if path == '/':
+                break
+            path = os.path.dirname(path)
+
+
+def _others_can_write(mode: int) -> bool:
+    if stat.S_ISLNK(mode):
+        return False
+    # What root has in a sticky directory, others cannot replace.
+    if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
+        return False
+    return bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def _check_seconds(what: str, value: int) -> int:
     if type(value) is not int or not 0 < value <= LONGEST_EXPORT:
         raise ValueError('%s: %r is not a number of seconds from 1 to %d'
@@ -243,7 +274,7 @@ def export(
 
     :param fifo: path of a FIFO that has a reader
     :param command: ``export`` or ``export-diff``
-    :param conf: path of the cluster's ceph.conf
+    :param conf: path of the cluster's ceph.conf, which only root can write
     :param user: Ceph client, without ``client.``; empty: Ceph's default
     :param pool: pool of the image
     :param image: name of the image
@@ -259,6 +290,7 @@ def export(
     argv = _command_line(command, conf, user, pool, image, snapshot,
                          connect_timeout, stall_timeout)
     limit = _check_seconds('time_limit', time_limit)
+    _check_roots_own(conf)
     fd = _open_fifo(_check_path('FIFO', fifo))
     try:
         child = _Child(argv, fd)

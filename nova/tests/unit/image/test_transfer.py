@@ -801,6 +801,34 @@ class TestDurability(TransferTestCase):
                                   MemorySource([(0, b'x')]))
 
 
+class TestKilled(TransferTestCase):
+    """A green thread can be, while a native one does its work."""
+
+    def test_native_thread_has_ended(self) -> None:
+        threads: list[threading.Thread] = []
+
+        def kill_the_caller(work: Callable[[], None]) -> Callable[[], None]:
+            def quiet() -> None:
+                with contextlib.suppress(transfer.SourceError):
+                    work()
+
+            def call() -> None:
+                thread = transfer.native('threading').Thread(target=quiet)
+                thread.start()
+                threads.append(thread)
+                raise KeyboardInterrupt
+
+            return call
+
+        self.replace(utils, 'tpool_wrap', kill_the_caller)
+        source = MemorySource([(0, noise(transfer.BLOCK))], endless=True)
+        self.assertRaises(
+            KeyboardInterrupt, transfer.transfer, source, self.path)
+        threads[0].join(10)
+        self.assertFalse(threads[0].is_alive())
+        self.assertEqual([], os.listdir(self.directory))
+
+
 class TestMemory(TransferTestCase):
     """Few buffers, used by all threads at once, and gone afterwards."""
 

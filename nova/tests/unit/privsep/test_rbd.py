@@ -242,7 +242,66 @@ class TestOpenFifo(PrivsepRbdTestCase):
             os.mkfifo(self.fifo)
 
 
+class TestCephConf(PrivsepRbdTestCase):
+    """It can name libraries for rbd to load, so it has to be root's."""
+
+    def test_roots(self) -> None:
+        for path in ('/etc/passwd', '/'):
+            nova.privsep.rbd._check_roots_own(path)
+
+    def test_others_can_write(self) -> None:
+        conf = os.path.join(self.directory, 'ceph.conf')
+        pathlib.Path(conf).touch()
+        for mode in (0o666, 0o664, 0o662):
+            os.chmod(conf, mode)
+            self.assertRaisesRegex(
+                ValueError, 'must belong to root',
+                nova.privsep.rbd._check_roots_own, conf)
+
+    def test_others_can_write_to_its_directory(self) -> None:
+        self.set('os', mock.Mock(
+            wraps=nova.privsep.rbd.os, path=os.path,
+            lstat=lambda path: mock.Mock(
+                st_uid=0,
+                st_mode={'/': 0o40755, '/open': 0o40777,
+                         '/tmp': 0o41777}.get(path, 0o100644))))
+        nova.privsep.rbd._check_roots_own('/tmp/ceph.conf')
+        self.assertRaisesRegex(
+            ValueError, '/open must belong to root',
+            nova.privsep.rbd._check_roots_own, '/open/ceph.conf')
+
+    def test_owner_is_somebody_else(self) -> None:
+        self.set('os', mock.Mock(
+            wraps=nova.privsep.rbd.os, path=os.path,
+            lstat=lambda path: mock.Mock(
+                st_uid=42 if path == '/home/nova' else 0,
+                st_mode=0o40755)))
+        self.assertRaisesRegex(
+            ValueError, '/home/nova must belong to root',
+            nova.privsep.rbd._check_roots_own, '/home/nova/ceph.conf')
+
+    def test_nothing_is_run(self) -> None:
+        conf = os.path.join(self.directory, 'ceph.conf')
+        pathlib.Path(conf).touch()
+        os.chmod(conf, 0o666)
+        with mock.patch.object(nova.privsep.rbd, '_Child') as child:
+            self.assertRaises(
+                ValueError, nova.privsep.rbd.export, self.fifo,
+                **(ARGUMENTS | {'conf': conf}))
+        child.assert_not_called()
+
+    def test_missing(self) -> None:
+        self.assertRaises(
+            FileNotFoundError, nova.privsep.rbd._check_roots_own,
+            os.path.join(self.directory, 'ceph.conf'))
+
+
 class TestExport(PrivsepRbdTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.MockPatchObject(
+            nova.privsep.rbd, '_check_roots_own'))
+
     def export(
         self, script: str, reader: Reader | None = None, **changes: ty.Any,
     ) -> tuple[int, str]:
