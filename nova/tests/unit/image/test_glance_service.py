@@ -186,7 +186,7 @@ class TestShow(ServiceTestCase):
     def test_deleted_image(self) -> None:
         self.pass_metadata_through()
 
-        class Deleted(dict):
+        class Deleted(dict[str, ty.Any]):
             deleted = True
 
         self.client.call.return_value = Deleted(id='cafe')

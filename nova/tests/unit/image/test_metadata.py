@@ -23,7 +23,7 @@ SCHEMA = {
 }
 
 
-class Image(dict):
+class Image(dict[str, ty.Any]):
     """As much of a warlock model as the translation touches."""
 
     schema = SCHEMA
