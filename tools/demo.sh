@@ -23,16 +23,16 @@ case "${1:-}" in
 esac
 cd "$ROOT"
 
-WORK=
+VENV=$ROOT/.tox/functional
+READY=no
 in_lab() {
-    as_root "$WORK/functional/bin/python" -W ignore -P -m "$@"
+    as_root "$VENV/bin/python" -W ignore -P -m "$@"
 }
 
 finish() {
     local status=$?
-    if [ -n "$WORK" ] && { [ "$KEEP" = no ] || [ "$status" -ne 0 ]; }; then
+    if [ "$READY" = yes ] && { [ "$KEEP" = no ] || [ "$status" -ne 0 ]; }; then
         in_lab nova.tests.lab down || true
-        [ "$WORK" = "$ROOT/.tox" ] || as_root rm -rf "$WORK"
     fi
     exit "$status"
 }
@@ -44,10 +44,9 @@ ensure_tools
 ensure_packages test
 
 say 'Building Nova from this tree, and installing it'
-FOLDER=$(work_folder)
-"$TOOLS_VENV/bin/tox" run --workdir "$FOLDER" -qq --notest -e functional
-WORK=$FOLDER
-"$WORK/functional/bin/nova-compute" --version 2>/dev/null
+"$TOOLS_VENV/bin/tox" run --workdir "$ROOT/.tox" -qq --notest -e functional
+READY=yes
+"$VENV/bin/pip" list 2>/dev/null | grep '^nova '
 
 say 'Starting Ceph, Keystone and Glance'
 in_lab nova.tests.lab up

@@ -77,20 +77,3 @@ ensure_packages() {
     # shellcheck disable=SC2086
     install_packages $missing
 }
-
-# work_folder: print a folder that every user can enter: .tox in this tree,
-# or, where the way to the tree is barred, one that the caller must remove.
-work_folder() {
-    local folder=$ROOT
-    while [ "$folder" != / ]; do
-        case $(stat -c %A "$folder") in
-            *[xt]) folder=$(dirname "$folder") ;;
-            *)
-                folder=$(mktemp -d /var/tmp/nova-tox.XXXXXX) &&
-                    chmod 755 "$folder" && printf '%s\n' "$folder"
-                return
-                ;;
-        esac
-    done
-    printf '%s\n' "$ROOT/.tox"
-}

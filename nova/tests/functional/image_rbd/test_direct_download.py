@@ -181,11 +181,6 @@ class TestDirectDownload(base.LabTestCase):
 class TestOverHTTP(base.LabTestCase):
     """When it is not direct, or cannot be."""
 
-    GLANCE = {'options': {
-        'DEFAULT': {'enabled_backends': 'ceph:rbd,files:file'},
-        'files': {'filesystem_store_datadir': '/nonexistent'},
-    }}
-
     def setUp(self):
         super().setUp()
         self.path = self.make_qcow2()
