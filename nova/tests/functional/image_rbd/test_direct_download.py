@@ -249,6 +249,17 @@ class TestOverHTTP(base.LabTestCase):
         self.assertIn('Image %s could not be fetched by rbd' % image_id,
                       warning)
 
+    def test_ceph_conf_is_the_service_users(self):
+        os.chown(self.host.ceph_conf, self.host.account.uid, -1)
+        image_id = self.upload(self.path, 'qcow2')
+
+        fetched = self.host.fetch(image_id)
+
+        self.assert_same(self.path, fetched)
+        self.assert_fetched_by('http', image_id, fetched)
+        [warning] = self.warnings(fetched.log)
+        self.assertIn('%s must belong to root' % self.host.ceph_conf, warning)
+
     def test_pool_not_allowed(self):
         self.configure(rbd_pool='vms,backups')
         image_id = self.upload(self.path, 'qcow2')
