@@ -408,11 +408,14 @@ def down() -> str:
     if pid is None:
         place.remove()
         return f'No lab is up in {place.path}.'
+    created = psutil.Process(pid).create_time()
     os.kill(pid, signal.SIGTERM)
-    if not process.wait_for(lambda: place.owner() != pid, _DOWN_TIMEOUT, 0.2):
+    if not process.wait_for(
+            lambda: not _runs(pid, created), _DOWN_TIMEOUT, 0.1):
         os.kill(pid, signal.SIGKILL)
-        if not process.wait_for(lambda: place.owner() != pid, 10, 0.2):
+        if not process.wait_for(lambda: not _runs(pid, created), 10, 0.1):
             raise errors.LabError(f'The lab, process {pid}, does not end.')
+    if place.owner() is None:
         place.remove()
     return f'The lab in {place.path} is gone.'
 
