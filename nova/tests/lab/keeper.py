@@ -408,16 +408,25 @@ def down() -> str:
     if pid is None:
         place.remove()
         return f'No lab is up in {place.path}.'
-    created = psutil.Process(pid).create_time()
-    os.kill(pid, signal.SIGTERM)
-    if not process.wait_for(
-            lambda: not _runs(pid, created), _DOWN_TIMEOUT, 0.1):
-        os.kill(pid, signal.SIGKILL)
-        if not process.wait_for(lambda: not _runs(pid, created), 10, 0.1):
-            raise errors.LabError(f'The lab, process {pid}, does not end.')
+    with contextlib.suppress(psutil.NoSuchProcess):
+        _end_owner(psutil.Process(pid))
     if place.owner() is None:
         place.remove()
     return f'The lab in {place.path} is gone.'
+
+
+def _end_owner(owner: psutil.Process) -> None:
+    created = owner.create_time()
+
+    def gone() -> bool:
+        return not _runs(owner.pid, created)
+
+    owner.terminate()
+    if not process.wait_for(gone, _DOWN_TIMEOUT, 0.1):
+        owner.kill()
+        if not process.wait_for(gone, 10, 0.1):
+            raise errors.LabError(
+                f'The lab, process {owner.pid}, does not end.')
 
 
 if __name__ == '__main__':
