@@ -237,7 +237,9 @@ the same fsid, with that file.
 Possible values:
 
 * Paths of files, one for each cluster, separated by commas. Each file must
-  give the ``fsid`` in its section ``[global]``.
+  give the ``fsid`` in its section ``[global]``, and be readable by Nova. It
+  and the directories on the way to it must belong to root, and nobody else may
+  write to them.
 * Empty: the value of :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or if
   that is empty too, ``/etc/ceph/ceph.conf``.
 
