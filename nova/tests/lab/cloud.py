@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ceph, Keystone and Glance together."""
+"""Ceph, Keystone, Glance and, if wanted, Barbican together."""
 
 from collections.abc import Callable
 from concurrent import futures
@@ -11,12 +11,15 @@ import fixtures
 import glanceclient
 from keystoneauth1 import session as ks_session
 
+from nova.tests.lab import barbican as lab_barbican
 from nova.tests.lab import ceph as lab_ceph
 from nova.tests.lab import config
+from nova.tests.lab import errors
 from nova.tests.lab import glance as lab_glance
 from nova.tests.lab import keystone as lab_keystone
 from nova.tests.lab import process
 from nova.tests.lab import services
+from nova.tests.lab import signing
 
 if ty.TYPE_CHECKING:
     from nova import context as nova_context
@@ -29,20 +32,24 @@ class Cloud(process.LabFixture):
     :ivar ceph: the Ceph cluster
     :ivar keystone: the identity service
     :ivar glance: the image service
+    :ivar barbican: the key manager, or None
     """
 
     def __init__(self, *, parent: process.Argument | None = None,
                  osd_size: int = 24 * lab_ceph.GIB,
+                 barbican: bool = False,
                  **glance: ty.Any) -> None:
         """Describe the cloud; setUp() makes it in about 20 s.
 
         :param parent: where its directory is made
         :param osd_size: capacity of the Ceph cluster in bytes
+        :param barbican: have a key manager, which Glance and Nova use then
         :param glance: keyword arguments of Glance
         """
         super().__init__()
         self._parent = parent
         self._osd_size = osd_size
+        self._wants_barbican = barbican
         self._glance = glance
 
     def _setUp(self) -> None:
@@ -56,9 +63,13 @@ class Cloud(process.LabFixture):
             self.directory / 'ceph', size=self._osd_size)
         self.keystone = lab_keystone.Keystone(
             self.directory / 'keystone', venv)
+        self.barbican: lab_barbican.Barbican | None = None
+        if self._wants_barbican:
+            self.barbican = lab_barbican.Barbican(
+                self.directory / 'barbican', venv, self.keystone)
         self.glance = lab_glance.Glance(
             self.directory / 'glance', venv, self.keystone, self.ceph,
-            **self._glance)
+            barbican=self.barbican, **self._glance)
         self._together(self._start_storage, self._start_identity)
         self.useFixture(self.glance)
 
@@ -74,6 +85,8 @@ class Cloud(process.LabFixture):
 
     def _start_identity(self) -> None:
         self.useFixture(self.keystone)
+        if self.barbican:
+            self.useFixture(self.barbican)
 
     def _together(self, *steps: Callable[[], None]) -> None:
         """Do things that don't need one another at the same time."""
@@ -92,8 +105,11 @@ class Cloud(process.LabFixture):
 
     def daemons(self) -> list[process.Daemon]:
         """Every server process of the cloud."""
+        apis = [self.keystone.service, self.glance.service]
+        if self.barbican:
+            apis.append(self.barbican.service)
         return [self.ceph.mon, self.ceph.mgr, self.ceph.osd,
-                self.keystone.service.daemon, self.glance.service.daemon]
+                *(one.daemon for one in apis)]
 
     def session(self, user: str = 'demo',
                 project: str | None = None) -> ks_session.Session:
@@ -122,6 +138,18 @@ class Cloud(process.LabFixture):
         with open(path, 'rb') as stream:
             images.upload(image.id, stream, image_size=path.stat().st_size)
         return image.id
+
+    def store_certificate(self, signer: signing.Signer,
+                          user: str = 'demo') -> str:
+        """Put a certificate into Barbican.
+
+        :returns: its id there
+        :raises LabError: when the cloud has no Barbican
+        """
+        if not self.barbican:
+            raise errors.LabError(
+                'This cloud has no Barbican: make it with barbican=True.')
+        return self.barbican.store(self.session(user), signer.pem)
 
     def image(self, image_id: str, user: str = 'demo') -> ty.Any:
         """What Glance shows of an image to a user, as a dictionary."""
@@ -163,7 +191,7 @@ class Cloud(process.LabFixture):
 
     def nova_options(self) -> config.Options:
         """What nova.conf says of this cloud."""
-        return {
-            'glance': {'region_name': lab_keystone.REGION,
-                       'valid_interfaces': ['internal', 'public']},
-        }
+        return config.merge(
+            {'glance': {'region_name': lab_keystone.REGION,
+                        'valid_interfaces': ['internal', 'public']}},
+            self.barbican.client_options() if self.barbican else {})

@@ -4,6 +4,7 @@
 import pathlib
 import re
 
+from nova.tests.lab import barbican as lab_barbican
 from nova.tests.lab import ceph as lab_ceph
 from nova.tests.lab import config
 from nova.tests.lab import keystone as lab_keystone
@@ -26,12 +27,14 @@ class Glance(process.LabFixture):
 
     def __init__(self, directory: pathlib.Path, venv: services.ServiceVenv,
                  keystone: lab_keystone.Keystone, ceph: lab_ceph.Ceph, *,
+                 barbican: lab_barbican.Barbican | None = None,
                  show_image_direct_url: bool = True,
                  show_multiple_locations: bool = False,
                  rbd_thin_provisioning: bool = True,
                  options: config.Options | None = None) -> None:
         """Describe the service; setUp() makes the pool and starts it.
 
+        :param barbican: where the certificates of signed images are
         :param rbd_thin_provisioning: leave runs of zeros unallocated
         :param options: more of glance-api.conf
         """
@@ -40,13 +43,14 @@ class Glance(process.LabFixture):
         self._venv = venv
         self._keystone = keystone
         self._ceph = ceph
-        self._own: config.Options = {
+        keys = barbican.client_options() if barbican else {}
+        self._own: config.Options = config.merge(keys, {
             'DEFAULT': {
                 'show_image_direct_url': show_image_direct_url,
                 'show_multiple_locations': show_multiple_locations,
             },
             'ceph': {'rbd_thin_provisioning': rbd_thin_provisioning},
-        }
+        })
         self._options = options or {}
         self._prepared = False
         self.service = wsgi.WsgiService(

@@ -40,6 +40,7 @@ print(rbd.__file__)
 _SMOKE_TEST = """
 import rados
 import rbd
+import barbican
 import glance
 import gunicorn
 import keystone
