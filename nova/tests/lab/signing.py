@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import utils
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization
 from cryptography import x509
+from oslo_utils import timeutils
 
 from nova.tests.lab import process
 
@@ -116,7 +117,7 @@ def certify(name: str, key_type: str = 'RSA-PSS', *,
     key = KEY_TYPES[key_type]()
     subject = x509.Name([x509.NameAttribute(
         x509.oid.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = timeutils.utcnow(with_timezone=True)
     builder = x509.CertificateBuilder(
         issuer_name=issuer.certificate.subject if issuer else subject,
         subject_name=subject, public_key=key.public_key(),
