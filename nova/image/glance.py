@@ -18,6 +18,7 @@ import time
 import typing as ty
 
 from cryptography import exceptions as crypto_exceptions
+from cryptography import x509
 from cursive import certificate_utils
 from cursive import exception as cursive_exception
 from cursive import signature_utils
@@ -36,7 +37,6 @@ from nova.image import metadata
 from nova.image import rbd
 from nova.image import transfer
 from nova.image import verify
-from nova import objects
 from nova.objects import fields
 from nova.objects import trusted_certs as trusted_certs_obj
 from nova import profiler
@@ -84,6 +84,16 @@ _SIGNATURE = (
     'img_signature_hash_method',
     'img_signature_certificate_uuid',
     'img_signature_key_type',
+)
+
+# What comes of a certificate, or of an id of one, that makes no sense: neither
+# cursive nor what it is built on has a name for it.
+_UNREADABLE = (
+    AttributeError,
+    TypeError,
+    ValueError,
+    crypto_exceptions.UnsupportedAlgorithm,
+    x509.InvalidVersion,
 )
 
 #: Seconds between two lines in the log that tell how far a download is.
@@ -158,6 +168,14 @@ def _reraise_translated_image_exception(image_id: str) -> ty.NoReturn:
 
 def _reraise_translated_exception() -> ty.NoReturn:
     errors.reraise_as(_translate_plain_exception)
+
+
+def _reason(error: Exception) -> str:
+    """Say why a source could not be used."""
+    if isinstance(error, crypto_exceptions.InvalidSignature):
+        # It has no message, or not one that says more.
+        return _('the signature is not of this data')
+    return str(error) or type(error).__name__
 
 
 def _session_and_auth(
@@ -405,8 +423,8 @@ class GlanceImageServiceV2:
                 expected = verify.recorded_hash(image)
             else:
                 expected = verify.signature(
-                    verifier, lambda: self._get_verifier(
-                        context, image_id, trusted_certs))
+                    verifier, lambda: self._make_verifier(
+                        context, image_id, _to_trust(trusted_certs)))
             self._download_to_file(context, image, dst_path, expected)
             return None
         chunks = self._request_data(context, image_id)
@@ -432,7 +450,7 @@ class GlanceImageServiceV2:
                     'Image %(image)s could not be fetched by %(scheme)s, the '
                     'next source is tried: %(reason)s',
                     {'image': image['id'], 'scheme': scheme,
-                     'reason': str(error) or type(error).__name__})
+                     'reason': _reason(error)})
         try:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})
@@ -538,29 +556,29 @@ class GlanceImageServiceV2:
         request or by default, and ``[glance] verify_glance_signatures`` is
         not set.
         """
-        validate = CONF.glance.enable_certificate_validation
-        default_ids = CONF.glance.default_trusted_certificate_ids
-        if not trusted_certs and validate and default_ids:
-            trusted_certs = trusted_certs_obj.TrustedCerts(ids=default_ids)
+        trusted_certs = _to_trust(trusted_certs)
         if not trusted_certs and not CONF.glance.verify_glance_signatures:
             return None
+        return self._make_verifier(context, image_id, trusted_certs)
 
-        properties = objects.ImageMeta.from_dict(
-            self.show(context, image_id)).properties
+    def _make_verifier(
+        self, context: nova_context.RequestContext, image_id: str,
+        trusted_certs: trusted_certs_obj.TrustedCerts | None,
+    ) -> transfer.Verifier:
+        properties = self.show(context, image_id)['properties']
         signature = {name: properties.get(name) for name in _SIGNATURE}
         try:
-            verifier = signature_utils.get_verifier(
-                context=context, **signature)
-        except cursive_exception.SignatureVerificationError:
-            LOG.error('The signature of image %s cannot be verified',
-                      image_id)
+            verifier = _signature_verifier(context, signature)
+        except Exception as error:
+            LOG.error('The signature of image %(image)s cannot be verified: '
+                      '%(reason)s', {'image': image_id, 'reason': error})
             raise
         if trusted_certs:
             # Whoever names certificates gets them checked, also where the
             # validation is not enabled.
             _verify_certs(context, signature['img_signature_certificate_uuid'],
                           trusted_certs)
-        elif validate:
+        elif CONF.glance.enable_certificate_validation:
             reason = ('Image signature certificate validation enabled, but '
                       'no trusted certificate IDs were provided. Unable to '
                       'validate the certificate used to verify the image '
@@ -792,6 +810,34 @@ class GlanceImageServiceV2:
             errors.reraise_as(functools.partial(errors.for_import, image_id))
 
 
+def _to_trust(
+    trusted_certs: trusted_certs_obj.TrustedCerts | None,
+) -> trusted_certs_obj.TrustedCerts | None:
+    """Return the certificates that a request gives, or the default ones."""
+    default_ids = CONF.glance.default_trusted_certificate_ids
+    if (not trusted_certs and default_ids and
+            CONF.glance.enable_certificate_validation):
+        return trusted_certs_obj.TrustedCerts(ids=default_ids)
+    return trusted_certs
+
+
+def _signature_verifier(
+    context: nova_context.RequestContext, signature: dict[str, ty.Any],
+) -> transfer.Verifier:
+    """Return a fresh verifier.
+
+    :raises cursive.exception.SignatureVerificationError: a property is
+        missing or no good, or the certificate is
+    """
+    try:
+        return signature_utils.get_verifier(context=context, **signature)
+    except _UNREADABLE as error:
+        raise cursive_exception.SignatureVerificationError(
+            reason=_('Certificate %(certificate)s cannot be used: %(reason)s')
+            % {'certificate': signature['img_signature_certificate_uuid'],
+               'reason': error}) from error
+
+
 def _verify_certs(
     context: nova_context.RequestContext, certificate_uuid: str,
     trusted_certs: ty.Any,
@@ -800,7 +846,8 @@ def _verify_certs(
         certificate_utils.verify_certificate(
             context=context, certificate_uuid=certificate_uuid,
             trusted_certificate_uuids=trusted_certs.ids)
-    except cursive_exception.SignatureVerificationError as error:
+    except (cursive_exception.SignatureVerificationError,
+            *_UNREADABLE) as error:
         LOG.warning('Image signature certificate validation failed for '
                     'certificate: %s', certificate_uuid)
         raise exception.CertificateValidationFailed(

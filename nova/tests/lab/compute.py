@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compute host is to an image fetch, without the hypervisor."""
 
+from collections.abc import Iterable
 import os
 import pathlib
 import pwd
@@ -8,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+import typing as ty
 
 from oslo_serialization import jsonutils
 
@@ -37,6 +39,17 @@ def escape(word: str) -> str:
     return re.sub(r'([,:=\\ ])', r'\\\1', word)
 
 
+def outcome(answer: dict[str, ty.Any]) -> Fetched:
+    """What an answer of the fetch program says.
+
+    :raises FetchFailed: when Nova raised an error
+    """
+    if 'error' in answer:
+        raise errors.FetchFailed(
+            answer['error'], answer['message'], answer['log'])
+    return Fetched(**answer | {'path': pathlib.Path(answer['path'])})
+
+
 class ComputeHost(process.LabFixture):
     """A host with the compute service's files, user, sudo and privsep.
 
@@ -55,12 +68,14 @@ class ComputeHost(process.LabFixture):
     def __init__(self, cloud: lab_cloud.Cloud, *,
                  options: config.Options | None = None,
                  name: str = 'compute',
+                 mounts: Iterable[tuple[pathlib.Path, pathlib.Path]] = (),
                  python: process.Argument = sys.executable) -> None:
         """Describe the host; setUp() makes it.
 
         :param options: nova.conf options over the usual ones; None as a
             value takes an option out
         :param name: of its directory, below the cloud's
+        :param mounts: pairs of what is mounted on the host and over what
         :param python: interpreter of the Nova under test
         """
         super().__init__()
@@ -75,6 +90,7 @@ class ComputeHost(process.LabFixture):
         self.account = namespace.Account(
             entry.pw_name, entry.pw_uid, entry.pw_gid)
         self._options = options or {}
+        self._mounts = list(mounts)
         # Not resolved: a venv's interpreter is a symbolic link.
         self._python = pathlib.Path(os.path.abspath(python))
 
@@ -89,7 +105,7 @@ class ComputeHost(process.LabFixture):
             self.directory / 'sudoers', self._sudoers(), 0o440)
         self._namespace = self.useFixture(namespace.Namespace(
             self.directory / 'stage',
-            mounts=[(sudoers, pathlib.Path('/etc/sudoers'))],
+            mounts=[(sudoers, pathlib.Path('/etc/sudoers')), *self._mounts],
             reachable=[self.directory, _FETCH, *self._python_paths()],
             account=self.account))
         self.run(self._python, '-c', 'import nova')
@@ -200,9 +216,7 @@ class ComputeHost(process.LabFixture):
                    trusted_certs: list[str] | None = None,
                    start_privsep: bool = False) -> list[process.Argument]:
         """The command that fetches an image; see fetch()."""
-        argv: list[process.Argument] = [
-            # -P: modules beside fetch.py must not hide others.
-            self._python, '-P', _FETCH, '--config-file', self.conf, '--json']
+        argv = [*self.program_argv(), '--json']
         if path:
             argv += ['--path', path]
         if start_privsep:
@@ -210,6 +224,11 @@ class ComputeHost(process.LabFixture):
         for certificate in trusted_certs or []:
             argv += ['--trusted-cert', certificate]
         return [*argv, image_id]
+
+    def program_argv(self) -> list[process.Argument]:
+        """The beginning of every command of the fetch program."""
+        # -P: modules beside fetch.py must not hide others.
+        return [self._python, '-P', _FETCH, '--config-file', self.conf]
 
     def fetch(self, image_id: str, *, user: str = 'demo',
               path: process.Argument | None = None,
@@ -240,10 +259,7 @@ class ComputeHost(process.LabFixture):
             raise errors.LabError(
                 f'Exit status {status} and no report from '
                 f'{" ".join(map(str, argv))}\n{out}{err}') from exc
-        if status:
-            raise errors.FetchFailed(
-                answer['error'], answer['message'], answer['log'])
-        return Fetched(**answer | {'path': pathlib.Path(answer['path'])})
+        return outcome(answer)
 
     def processes(self) -> list[str]:
         """The command lines of all that runs on the host now."""

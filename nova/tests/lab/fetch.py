@@ -191,7 +191,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         prog='python -m nova.tests.lab.fetch',
         description='Fetch an image into the image cache, as nova-compute '
                     'does on a cache miss.')
-    parser.add_argument('image_id', metavar='IMAGE_ID')
+    parser.add_argument('image_id', metavar='IMAGE_ID', nargs='?')
     parser.add_argument('--config-file', required=True, metavar='NOVA_CONF')
     parser.add_argument('--path', help='download to this file instead')
     parser.add_argument('--trusted-cert', action='append', default=[],
@@ -202,12 +202,50 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                              'starts, as a compute service has')
     parser.add_argument('--json', action='store_true',
                         help='report in JSON, log lines included')
-    return parser.parse_args(argv)
+    parser.add_argument('--serve', action='store_true',
+                        help='fetch one image after another: on each line of '
+                             'standard input is a JSON object with image_id, '
+                             'path (or null) and trusted_certs, and a line '
+                             'of JSON answers it; NOVA_CONF is read anew '
+                             'each time')
+    args = parser.parse_args(argv)
+    if bool(args.image_id) == args.serve:
+        parser.error('either IMAGE_ID or --serve is needed')
+    return args
+
+
+def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
+             image_id: str, path: str | None,
+             certs: list[str]) -> dict[str, ty.Any]:
+    """The report of a fetch, or Nova's error, as a dictionary."""
+    begin = time.monotonic()
+    try:
+        if path:
+            path = _fetch_to_path(context, image_id, path, certs)
+        else:
+            path = _fetch_to_cache(context, image_id, certs)
+    except Exception as exc:
+        py_logging.getLogger('nova').exception('The fetch failed')
+        return {'error': type(exc).__name__, 'message': str(exc),
+                'log': recorder.lines}
+    seconds = time.monotonic() - begin
+    return dataclasses.asdict(_report(path, seconds, recorder.lines))
+
+
+def _serve(context: nova_context.RequestContext,
+           recorder: _Recorder) -> None:
+    for line in sys.stdin:
+        recorder.lines.clear()
+        if not CONF.reload_config_files():
+            raise SystemExit('nova.conf cannot be read')
+        request = jsonutils.loads(line)
+        _print(_attempt(context, recorder, request['image_id'],
+                        request['path'], request['trusted_certs']), True)
 
 
 def _print(result: dict[str, ty.Any], as_json: bool) -> None:
     if as_json:
-        print(jsonutils.dumps(result, default=str))
+        print(jsonutils.dumps(result, default=str), flush=True)
         return
     for name, value in result.items():
         if name != 'log':
@@ -222,22 +260,13 @@ def main(argv: list[str] | None = None) -> int:
         nova.privsep.sys_admin_pctxt.start()
     context = request_context(
         authentication(os.environ), ks_session.Session())
-    begin = time.monotonic()
-    try:
-        if args.path:
-            path = _fetch_to_path(
-                context, args.image_id, args.path, args.trusted_cert)
-        else:
-            path = _fetch_to_cache(context, args.image_id, args.trusted_cert)
-    except Exception as exc:
-        py_logging.getLogger('nova').exception('The fetch failed')
-        _print({'error': type(exc).__name__, 'message': str(exc),
-                'log': recorder.lines}, args.json)
-        return 1
-    seconds = time.monotonic() - begin
-    _print(dataclasses.asdict(_report(path, seconds, recorder.lines)),
-           args.json)
-    return 0
+    if args.serve:
+        _serve(context, recorder)
+        return 0
+    answer = _attempt(context, recorder, args.image_id, args.path,
+                      args.trusted_cert)
+    _print(answer, args.json)
+    return int('error' in answer)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Glance with its images in Ceph."""
 
+import contextlib
 import pathlib
 import re
+import sqlite3
 
 from nova.tests.lab import barbican as lab_barbican
 from nova.tests.lab import ceph as lab_ceph
 from nova.tests.lab import config
+from nova.tests.lab import errors
 from nova.tests.lab import keystone as lab_keystone
 from nova.tests.lab import process
 from nova.tests.lab import services
@@ -95,7 +98,11 @@ class Glance(process.LabFixture):
 
     def _database(self) -> config.Options:
         return {'database': {
-            'connection': f'sqlite:///{self.directory}/glance.db'}}
+            'connection': f'sqlite:///{self._database_file}'}}
+
+    @property
+    def _database_file(self) -> pathlib.Path:
+        return self.directory / 'glance.db'
 
     def _base(self) -> config.Options:
         here = self.directory
@@ -139,6 +146,21 @@ class Glance(process.LabFixture):
             self._options = options
             self._write_conf()
         self.service.daemon.start()
+
+    def record(self, image_id: str, **columns: str | int | None) -> None:
+        """Make Glance say other things of an image, as if they were so.
+
+        :param columns: of its table of images: checksum, os_hash_algo,
+            os_hash_value or size (in bytes)
+        """
+        names = ', '.join(f'{name} = ?' for name in columns)
+        with contextlib.closing(
+                sqlite3.connect(self._database_file)) as database, database:
+            changed = database.execute(
+                f'UPDATE images SET {names} WHERE id = ?',
+                (*columns.values(), image_id)).rowcount
+        if changed != 1:
+            raise errors.LabError(f'Glance has no image {image_id}')
 
     def downloads(self, image_id: str) -> int:
         """How often the data of an image was fetched over HTTP so far."""

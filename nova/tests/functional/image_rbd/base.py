@@ -38,22 +38,36 @@ class LabTestCase(testtools.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.cloud = lab_cloud.Cloud(**cls.GLANCE)
-        cls.cloud.setUp()
-        cls.addClassCleanup(cls.cloud.cleanUp)
+        cls.cloud = cls.make_cloud()
+
+    @classmethod
+    def make_cloud(cls) -> lab_cloud.Cloud:
+        """The cloud of the class, which is cleaned up after it."""
+        cloud = lab_cloud.Cloud(**cls.GLANCE)
+        cloud.setUp()
+        cls.addClassCleanup(cloud.cleanUp)
+        return cloud
 
     def setUp(self) -> None:
         super().setUp()
-        host = compute.ComputeHost(
-            self.cloud, name='host%d' % next(_numbers))
-        self.addCleanup(shutil.rmtree, host.directory, ignore_errors=True)
-        self.host = self.useFixture(host)
+        self.host = self.make_host()
         self.addCleanup(self._assert_nothing_left)
         self.files = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
 
+    def make_host(self) -> compute.ComputeHost:
+        """The compute host of the test, which is cleaned up after it."""
+        host = compute.ComputeHost(
+            self.cloud, name='host%d' % next(_numbers))
+        self.addCleanup(shutil.rmtree, host.directory, ignore_errors=True)
+        return self.useFixture(host)
+
+    def leftovers(self) -> list[str]:
+        """The processes that should have ended, and have not."""
+        return self.host.leftovers()
+
     def _assert_nothing_left(self) -> None:
         """No process, FIFO or temporary file outlives a download."""
-        self.assertEqual([], self.host.leftovers())
+        self.assertEqual([], self.leftovers())
         self.assertEqual([], os.listdir(self.host.directory / 'tmp'))
         self.assertEqual(
             [], [name for name in self._instance_files()
@@ -91,9 +105,10 @@ class LabTestCase(testtools.TestCase):
                        check=True, timeout=60)
         return path
 
-    def upload(self, path: pathlib.Path, disk_format: str) -> str:
+    def upload(self, path: pathlib.Path, disk_format: str,
+               **properties: str) -> str:
         """Store an image; it is deleted again after the test."""
-        image_id = self.cloud.upload(path, disk_format)
+        image_id = self.cloud.upload(path, disk_format, **properties)
         self.addCleanup(
             self.cloud.glance_client().images.delete, image_id)
         return image_id

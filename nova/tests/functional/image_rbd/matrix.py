@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One image by both ways, and what came of it.
+
+The classes of a module share a cloud, and a compute service that goes on
+running: call start() in setUpModule.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import shutil
+from typing import Any
+from typing import ClassVar
+import unittest
+
+from nova.tests.functional.image_rbd import base
+from nova.tests.lab import barbican
+from nova.tests.lab import cloud as lab_cloud
+from nova.tests.lab import compute
+from nova.tests.lab import config
+from nova.tests.lab import errors
+from nova.tests.lab import process
+from nova.tests.lab import signing
+from nova.tests.lab import worker as lab_worker
+
+MIB = base.MIB
+#: Three RBD objects, the last one not full, and no multiple of a sector.
+SIZE = 17 * MIB + 777
+
+PROPERTIES = ('img_signature', 'img_signature_certificate_uuid',
+              'img_signature_hash_method', 'img_signature_key_type')
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How one download ended.
+
+    :ivar error: the exception's class, or '' when there was none
+    :ivar message: the exception's
+    :ivar verified: what the image was verified by
+    :ivar warnings: of Nova's image service
+    :ivar log: all that was logged
+    :ivar exports: how often Ceph was asked
+    :ivar requests: how often Glance was asked for the data
+    """
+
+    error: str
+    message: str
+    verified: str
+    warnings: list[str]
+    log: list[str]
+    exports: int
+    requests: int
+
+
+class _Shared:
+    """What the classes of a module have in common."""
+
+    def __init__(self, **glance: Any) -> None:
+        self.cloud = lab_cloud.Cloud(barbican=True, **glance)
+
+    def setUp(self) -> None:
+        self.cloud.setUp()
+        unittest.addModuleCleanup(self.cloud.cleanUp)
+
+    @functools.cached_property
+    def barbican(self) -> barbican.Barbican:
+        assert self.cloud.barbican is not None
+        return self.cloud.barbican
+
+    @functools.cache
+    def signer(self, key_type: str) -> signing.Signer:
+        """A key with a self-signed certificate that is a CA's."""
+        return signing.certify(f'Signer {key_type}', key_type, is_ca=True)
+
+    @functools.cache
+    def certificate_id(self, signer: signing.Signer) -> str:
+        """The id of a certificate in Barbican, where it is put if need be."""
+        return self.cloud.store_certificate(signer)
+
+
+_shared: _Shared | None = None
+
+
+def start() -> None:
+    """Make the cloud that the classes of the calling module share."""
+    global _shared
+    # So that bytes of any kind will do for an image of a dense format.
+    _shared = _Shared(options={
+        'image_format': {'require_image_format_match': False}})
+    _shared.setUp()
+
+
+class MatrixTestCase(base.LabTestCase):
+    """Each class has one compute host with one compute service on it."""
+
+    shared: ClassVar[_Shared]
+    worker: ClassVar[lab_worker.Worker]
+    class_host: ClassVar[compute.ComputeHost]
+
+    @classmethod
+    def make_cloud(cls) -> lab_cloud.Cloud:
+        assert _shared is not None
+        cls.shared = _shared
+        return _shared.cloud
+
+    @classmethod
+    def mounts(cls) -> list[tuple[pathlib.Path, pathlib.Path]]:
+        """What is mounted on the compute host."""
+        return []
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.class_host = compute.ComputeHost(
+            cls.cloud, name=cls.__name__.lower(), mounts=cls.mounts())
+        cls.worker = lab_worker.Worker(cls.class_host)
+        for fixture in (cls.class_host, cls.worker):
+            fixture.setUp()
+            cls.addClassCleanup(fixture.cleanUp)
+
+    def make_host(self) -> compute.ComputeHost:
+        return self.class_host
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(
+            shutil.rmtree, self.host.instances / '_base', ignore_errors=True)
+        self.target = self.out(self.id().rpartition('.')[2][:100])
+        self.addCleanup(self.target.unlink, missing_ok=True)
+
+    def running(self) -> list[str]:
+        """All processes but the compute service's own two."""
+        return [line for line in self.host.processes()
+                if '--serve' not in line and 'privsep-helper' not in line]
+
+    def leftovers(self) -> list[str]:
+        process.wait_for(lambda: not self.running(), 10)
+        return self.running()
+
+    def make_image(self, disk_format: str = 'iso', size: int = SIZE,
+                   **properties: str) -> tuple[pathlib.Path, str]:
+        """Store an image of random data, with a hole if it is raw.
+
+        :returns: its file, its id
+        """
+        data = {0: size}
+        if disk_format == 'raw':
+            data = {0: 5 * MIB + 1, size - 4 * MIB: 4 * MIB}
+        path = self.make_file(size, data)
+        return path, self.upload(path, disk_format, **properties)
+
+    def set_properties(self, image_id: str, **properties: str) -> None:
+        """Give an image these signature properties, and no other ones."""
+        images = self.cloud.glance_client().images
+        present = set(PROPERTIES) & set(images.get(image_id))
+        images.update(image_id, remove_props=[
+            *present - set(properties)], **properties)
+
+    def by(self, way: str, image_id: str, *,
+           trusted: list[str] | None = None, cached: bool = False,
+           path: pathlib.Path | None = None,
+           options: dict[str, config.Value | None] | None = None) -> Outcome:
+        """Download an image by one way; check that all or nothing is there.
+
+        :param way: rbd, with HTTP behind it, or http
+        :param trusted: ids of certificates
+        :param cached: into the image cache
+        :param path: the file it was made of; None: don't compare
+        :param options: of [glance]
+        """
+        self.host.configure({'glance': {
+            'verify_glance_signatures': True, **(options or {}),
+            'allowed_direct_url_schemes': 'rbd' if way == 'rbd' else None}})
+        before = self.cloud.glance.downloads(image_id)
+        error = message = ''
+        try:
+            fetched = self.worker.fetch(
+                image_id, path=None if cached else self.target,
+                trusted_certs=trusted)
+        except errors.FetchFailed as failure:
+            error, message, log = failure.kind, str(failure), failure.log
+            self._assert_nothing_fetched()
+        else:
+            log = fetched.log
+            if path is not None:
+                self.assert_same(path, fetched)
+            fetched.path.unlink()
+        lines = [line for line in log
+                 if line.startswith('INFO') and ' fetched by ' in line]
+        self.assertEqual(int(not error), len(lines), (error, message, lines))
+        return Outcome(
+            error, message, ''.join(lines).rpartition(' verified by ')[2],
+            self.warnings(log), log, len(self.exports(log)),
+            self.cloud.glance.downloads(image_id) - before)
+
+    def _assert_nothing_fetched(self) -> None:
+        self.assertEqual([], os.listdir(self.target.parent))
+        cache = self.host.instances / '_base'
+        self.assertEqual([], os.listdir(cache) if cache.exists() else [])
+
+    def assert_accepted(self, image_id: str, path: pathlib.Path,
+                        verified: str = 'signature', *,
+                        warnings: int = 0, **how: Any) -> None:
+        """By both ways, from there, and verified by the same."""
+        for way in ('rbd', 'http'):
+            seen = self.by(way, image_id, path=path, **how)
+            self.assertEqual(
+                ('', verified, warnings, int(way == 'rbd'),
+                 int(way == 'http')),
+                (seen.error, seen.verified, len(seen.warnings), seen.exports,
+                 seen.requests), (way, seen.message, seen.warnings))
+
+    def assert_refused(self, image_id: str, error: str, reason: str, *,
+                       fetched: bool = False, why: str | None = None,
+                       **how: Any) -> None:
+        """By both ways, by the same error, and nothing is left.
+
+        :param reason: is in the error's message
+        :param fetched: whether the data has to be seen for that; if not,
+            none is asked for
+        :param why: is in the warning that Ceph's data is not good, by default
+            the reason
+        """
+        for way in ('rbd', 'http'):
+            seen = self.by(way, image_id, **how)
+            context = (way, seen.message, seen.warnings)
+            self.assertEqual(error, seen.error, context)
+            self.assertIn(reason, seen.message, context)
+            self.assertEqual(
+                (int(fetched and way == 'rbd'), int(fetched)),
+                (seen.exports, seen.requests), context)
+            if fetched and way == 'rbd':
+                self.assert_warned(seen, image_id, reason if why is None
+                                   else why)
+
+    def assert_warned(self, seen: Outcome, image_id: str, why: str) -> None:
+        """Once, with the image, the scheme and the reason."""
+        [warning] = seen.warnings
+        self.assertIn(
+            'Image %s could not be fetched by rbd, the next source is tried: '
+            % image_id, warning)
+        self.assertIn(why, warning)
+
+    def objects(self, image_id: str) -> list[str]:
+        """The names of an RBD image's data objects, in order."""
+        ceph = self.cloud.ceph
+        prefix = next(
+            line.split()[-1] for line in ceph.rbd(
+                'info', '--pool', 'images', '--image', image_id).splitlines()
+            if 'block_name_prefix' in line)
+        return sorted(
+            name for name in ceph.rados('ls', '--pool', 'images').split()
+            if name.startswith(prefix))
+
+    def flip(self, image_id: str, number: int = -1) -> None:
+        """Change one bit of an image in Ceph, under its snapshot.
+
+        :param number: which of its objects
+        """
+        # A write without a snapshot context shows through the snapshot.
+        ceph, name = self.cloud.ceph, self.objects(image_id)[number]
+        file = self.files / 'object'
+        ceph.rados('get', '--pool', 'images', name, file)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        ceph.rados('put', '--pool', 'images', name, file)
+
+    def resize(self, image_id: str, size: int) -> None:
+        """Give an image another size in Ceph, in bytes, and say nothing."""
+        rbd = functools.partial(self._rbd, image_id)
+        rbd('snap', 'unprotect', snapshot=True)
+        rbd('snap', 'rm', snapshot=True)
+        rbd('resize', '--size', f'{size}B', '--allow-shrink')
+        rbd('snap', 'create', snapshot=True)
+        rbd('snap', 'protect', snapshot=True)
+
+    def _rbd(self, image_id: str, *command: str,
+             snapshot: bool = False) -> None:
+        where = ['--pool', 'images', '--image', image_id]
+        if snapshot:
+            where += ['--snap', 'snap']
+        self.cloud.ceph.rbd(*command, *where, '--no-progress')
+
+
+def digest(path: pathlib.Path, algorithm: str) -> str:
+    """The hash of a file, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False),
+        ).hexdigest()
