@@ -75,6 +75,17 @@ signature among the image's properties (``img_signature``,
 missing, the image is not used and the instance goes into the error state. So
 users know that their servers run what was signed.
 
+The hash method is one of ``SHA-224``, ``SHA-256``, ``SHA-384`` and
+``SHA-512``. The key type is one of ``RSA-PSS``, ``DSA``, ``ECC_SECP384R1`` and
+``ECC_SECP521R1``, and of the other curves that this host's cryptography
+library may still have. Anything else is an error that names it, before any
+data is fetched, and so is a certificate that the key manager does not have or
+that cannot be read.
+
+Data that does not match the signature is thrown away. If it came directly from
+a store, there is a warning and the next source is tried, which has to match
+the signature, too: the recorded hash never takes its place.
+
 Related options:
 
 * The ``[key_manager]`` group says where the certificates are kept.
@@ -99,10 +110,16 @@ image. With this option the certificate itself must be one that the instance
 trusts, or be issued by one; else the image is not used and the instance goes
 into the error state. Without it anybody who can store a certificate can sign.
 
+The whole chain, up to a certificate that is its own issuer, must be among the
+trusted ones, each of them must be a CA, and all must be valid at this time.
+Without this option nobody looks at the times of a certificate.
+
 Related options:
 
-* It has an effect only with
-  :oslo.config:option:`glance.verify_glance_signatures`.
+* It has an effect with
+  :oslo.config:option:`glance.verify_glance_signatures`, or if
+  :oslo.config:option:`glance.default_trusted_certificate_ids` is not empty.
+  Certificates that the API request names are checked without it, too.
 * :oslo.config:option:`glance.default_trusted_certificate_ids` is for
   instances created without trusted certificates of their own.
 """),
@@ -122,8 +139,10 @@ Possible values:
 
 Related options:
 
-* :oslo.config:option:`glance.verify_glance_signatures` and
-  :oslo.config:option:`glance.enable_certificate_validation` must both be on.
+* They are used only with
+  :oslo.config:option:`glance.enable_certificate_validation`. Then an image
+  must be signed even if :oslo.config:option:`glance.verify_glance_signatures`
+  is off.
 """),
 ]
 
@@ -175,8 +194,18 @@ there is no such value, else it is thrown away and the next source is tried.
 The hash is computed while the data arrives, and takes a second or two of one
 CPU per GiB.
 
+The algorithm is the one in ``os_hash_algo``, weak ones (``md5``, ``sha1``)
+included: the hash is there to find data that was damaged, and against somebody
+who can change what Glance records no algorithm helps, only a signature does.
+If this host does not have the algorithm, or it has no fixed size as
+``shake_256`` has none, the ``checksum`` is used, with a warning. If there is
+no ``checksum`` then, the image is not used. Nothing is checked but the size
+where Glance has recorded no hash at all. A hash that was recorded and does not
+match is never made up for by another one.
+
 It has no effect on data that comes over the Image API, which is always
-checked, nor on signatures: an image whose signature is checked needs no hash.
+checked, nor on signatures: an image whose signature is checked needs no hash,
+and its hash is not computed. The size is always checked.
 
 Related options:
 

@@ -97,6 +97,10 @@ def start() -> None:
 class MatrixTestCase(base.LabTestCase):
     """Each class has one compute host with one compute service on it."""
 
+    #: Of the compute host's [glance], unless a test says otherwise.
+    OPTIONS: ClassVar[dict[str, config.Value | None]] = {
+        'verify_glance_signatures': True}
+
     shared: ClassVar[_Shared]
     worker: ClassVar[lab_worker.Worker]
     class_host: ClassVar[compute.ComputeHost]
@@ -173,7 +177,7 @@ class MatrixTestCase(base.LabTestCase):
         :param options: of [glance]
         """
         self.host.configure({'glance': {
-            'verify_glance_signatures': True, **(options or {}),
+            **self.OPTIONS, **(options or {}),
             'allowed_direct_url_schemes': 'rbd' if way == 'rbd' else None}})
         before = self.cloud.glance.downloads(image_id)
         error = message = ''

@@ -342,7 +342,7 @@ class TestSources(DownloadTestCase):
         self.assertEqual(3, len(found), str(found))
         for line, reason in zip(found, (
                 'the cable is broken', 'Glance recorded',
-                'InvalidSignature')):
+                'the signature is not of this data')):
             for part in (uuids.image, ' mem,', reason):
                 self.assertIn(part, line)
 
@@ -580,7 +580,7 @@ class TestSignatures(DownloadTestCase):
         self.assertEqual(3, self.certificate.call_count)
         self.assertEqual(
             2, len([line for line in self.warnings(logs)
-                    if 'InvalidSignature' in line]))
+                    if 'the signature is not of this data' in line]))
 
     def test_hash_does_not_make_up_for_it(self) -> None:
         """Right by the hash that Glance recorded, and not what was signed."""
@@ -612,6 +612,59 @@ class TestSignatures(DownloadTestCase):
         self.assertEqual([], handler.calls)
         self.assertNotIn('data', self.glance.methods)
         self.assertEqual([], os.listdir(self.directory))
+
+    def test_property_that_nova_does_not_know(self) -> None:
+        """An error of its own, which ends the boot at once."""
+        self.handle(RIGHT)
+        for name, value in (('img_signature_hash_method', 'MD5'),
+                            ('img_signature_key_type', 'RSA-PKCS1')):
+            self.glance.image = Image({**self.image, name: value})
+            with self.logged() as logs:
+                self.assertRaisesRegex(
+                    cursive_exception.SignatureVerificationError,
+                    'Invalid signature .*: %s' % value, self.download)
+            [line] = logs.output
+            self.assertIn(value, line)
+            self.assertIn(uuids.image, line)
+        self.assertNotIn('data', self.glance.methods)
+
+    def test_other_properties_do_not_matter(self) -> None:
+        self.image['hw_disk_bus'] = 'nothing that Nova knows'
+        self.download()
+        self.assert_fetched(by_http=True)
+
+    def test_unreadable_certificate(self) -> None:
+        for error in (ValueError('no PEM'), TypeError('no bytes'),
+                      crypto_exceptions.UnsupportedAlgorithm('no such key')):
+            self.certificate.side_effect = error
+            self.assertRaisesRegex(
+                cursive_exception.SignatureVerificationError,
+                'Certificate %s cannot be used: %s' % (
+                    uuids.certificate, error), self.download)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_unreadable_trusted_certificate(self) -> None:
+        self.flags(enable_certificate_validation=True,
+                   default_trusted_certificate_ids=[uuids.trusted],
+                   group='glance')
+        self.certificate.side_effect = [
+            self.certificate.return_value, ValueError('no PEM')]
+        self.assertRaisesRegex(
+            exception.CertificateValidationFailed, 'no PEM', self.download)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_verified_whatever_is_asked_for_by_then(self) -> None:
+        """A second source never gets away with less than the first."""
+        self.handle(WRONG)
+
+        def change(*args: ty.Any) -> ty.Any:
+            self.flags(verify_glance_signatures=False, group='glance')
+            return self.certificate.return_value
+
+        self.certificate.side_effect = change
+        self.glance.body = WRONG
+        self.assert_fails(crypto_exceptions.InvalidSignature, '')
+        self.assertEqual(2, self.certificate.call_count)
 
     def test_verifier_that_was_not_used_serves_the_next_source(self) -> None:
         self.handle(broken())

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Recorded hashes, sizes and what goes wrong on the way, by both ways."""
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+from typing import ClassVar
+
+import ddt
+
+from nova.tests.functional.image_rbd import matrix
+from nova.tests.lab import config
+from nova.tests.lab import faulty
+from nova.tests.lab import signing
+
+MIB = matrix.MIB
+CORRUPT = 'ImageUnacceptable'
+
+
+def setUpModule() -> None:
+    matrix.start()
+
+
+@ddt.ddt
+class TestRecordedHash(matrix.MatrixTestCase):
+    """One row each, of an image that Glance says other things of."""
+
+    OPTIONS = {'verify_glance_signatures': False}
+
+    path: ClassVar[pathlib.Path]
+    image_id: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        directory = tempfile.TemporaryDirectory(prefix='nova-hashes-')
+        cls.addClassCleanup(directory.cleanup)
+        cls.path = pathlib.Path(directory.name, 'image')
+        cls.path.write_bytes(os.urandom(matrix.SIZE))
+        cls.image_id = cls.cloud.upload(cls.path, 'raw')
+        cls.addClassCleanup(
+            cls.cloud.glance_client().images.delete, cls.image_id)
+
+    def record(self, algorithm: str | None, value: str | None,
+               checksum: str | None) -> None:
+        """Record hashes; 'right' stands for the image's own."""
+        if value == 'right' and algorithm:
+            value = matrix.digest(self.path, algorithm)
+        if checksum == 'right':
+            checksum = matrix.digest(self.path, 'md5')
+        self.cloud.glance.record(
+            self.image_id, os_hash_algo=algorithm, os_hash_value=value,
+            checksum=checksum)
+
+    @ddt.named_data(
+        ['sha512', 'sha512', 'right', None],
+        ['sha256', 'sha256', 'right', None],
+        ['blake2b', 'blake2b', 'right', None],
+        ['weak sha1', 'sha1', 'right', None],
+        ['weak md5', 'md5', 'right', None],
+        ['checksum is not looked at', 'sha512', 'right', '00'],
+        ['weak and checksum is not looked at', 'sha1', 'right', '00'])
+    def test_right(self, algorithm, value, checksum):
+        self.record(algorithm, value, checksum)
+
+        self.assert_accepted(self.image_id, self.path, algorithm)
+
+    @ddt.named_data(
+        ['checksum alone', None, None, 0],
+        ['algorithm without a value', 'sha512', None, 0],
+        ['algorithm that nobody knows', 'sha513', '00', 1],
+        ['algorithm without a size', 'shake_256', '00', 1])
+    def test_next_best(self, algorithm, value, warnings):
+        self.record(algorithm, value, 'right')
+        self.assert_accepted(
+            self.image_id, self.path, 'md5', warnings=warnings)
+
+        self.record(algorithm, value, '00')
+        for way in ('rbd', 'http'):
+            seen = self.by(way, self.image_id)
+            self.assertEqual(CORRUPT, seen.error)
+            self.assertIn('its md5 hash is', seen.message)
+
+    def test_upper_case(self):
+        self.record('sha256', matrix.digest(self.path, 'sha256').upper(),
+                    None)
+
+        self.assert_accepted(self.image_id, self.path, 'sha256')
+
+    def test_nothing_recorded(self):
+        self.record(None, None, None)
+
+        self.assert_accepted(self.image_id, self.path, 'nothing')
+
+    @ddt.named_data(
+        ['sha512', 'sha512', '00' * 64],
+        ['sha512 and too short', 'sha512', '00'],
+        ['weak sha1', 'sha1', '00' * 20],
+        ['weak md5', 'md5', '00' * 16])
+    def test_wrong(self, algorithm, value):
+        """A right checksum does not make up for it."""
+        self.record(algorithm, value, 'right')
+
+        self.assert_refused(
+            self.image_id, CORRUPT, 'its %s hash is' % algorithm,
+            fetched=True)
+
+    @ddt.data('sha513', 'shake_256')
+    def test_no_way_to_verify(self, algorithm):
+        self.record(algorithm, '00', None)
+
+        self.assert_refused(
+            self.image_id, CORRUPT,
+            'its hash algorithm %s is not available' % algorithm)
+
+    @ddt.data('iso', 'raw')
+    def test_flipped_in_ceph(self, disk_format):
+        path, image_id = self.make_image(disk_format)
+        self.assert_accepted(image_id, path, 'sha512')
+        self.flip(image_id)
+
+        for cached in (False, True):
+            self.assert_refused(image_id, CORRUPT, 'its sha512 hash is',
+                                fetched=True, cached=cached)
+
+        # The one thing that the switch is for.
+        seen = self.by('rbd', image_id,
+                       options={'verify_direct_download': False})
+        self.assertEqual(('', 'nothing', 1, 0), (
+            seen.error, seen.verified, seen.exports, seen.requests))
+        seen = self.by('http', image_id,
+                       options={'verify_direct_download': False})
+        self.assertEqual((CORRUPT, 1), (seen.error, seen.requests))
+
+
+@ddt.ddt
+class TestSize(matrix.MatrixTestCase):
+    """What Glance says of an image's size is not what is in Ceph."""
+
+    OPTIONS = {'verify_glance_signatures': False}
+
+    @ddt.data('iso', 'raw')
+    def test_glance_says_more(self, disk_format):
+        _path, image_id = self.make_image(disk_format)
+        self.cloud.glance.record(image_id, size=matrix.SIZE + 1000)
+
+        self.assert_refused(
+            image_id, 'CouldNotFetchImage', '', fetched=True,
+            why='It has %d bytes, the image has %d' % (
+                matrix.SIZE, matrix.SIZE + 1000))
+
+    @ddt.data('iso', 'raw')
+    def test_glance_says_less(self, disk_format):
+        _path, image_id = self.make_image(disk_format)
+        self.cloud.glance.record(image_id, size=matrix.SIZE - 1000)
+
+        # Over HTTP, it is all that there is to see.
+        self.assert_refused(
+            image_id, CORRUPT, 'its sha512 hash is', fetched=True,
+            why='%d bytes' % (matrix.SIZE - 1000)
+            if disk_format == 'iso' else
+            'It has %d bytes, the image has %d' % (
+                matrix.SIZE, matrix.SIZE - 1000))
+
+    @ddt.data('iso', 'raw')
+    def test_shorter_in_ceph(self, disk_format):
+        for hashes in ({}, {'os_hash_value': None, 'checksum': None}):
+            _path, image_id = self.make_image(disk_format)
+            self.resize(image_id, matrix.SIZE - MIB)
+            if hashes:
+                self.cloud.glance.record(image_id, **hashes)
+
+            self.assert_refused(
+                image_id, 'CouldNotFetchImage', '', fetched=True,
+                why='It has %d bytes, the image has %d' % (
+                    matrix.SIZE - MIB, matrix.SIZE))
+
+    @ddt.data('iso', 'raw')
+    def test_longer_in_ceph(self, disk_format):
+        """Over HTTP, Glance sends as much as it says."""
+        path, image_id = self.make_image(disk_format)
+        self.resize(image_id, matrix.SIZE + MIB)
+
+        seen = self.by('http', image_id, path=path)
+        self.assertEqual(('', 'sha512'), (seen.error, seen.verified))
+        seen = self.by('rbd', image_id, path=path)
+        self.assertEqual(('', 'sha512', 1, 1), (
+            seen.error, seen.verified, seen.exports, seen.requests))
+        self.assert_warned(seen, image_id, 'bytes')
+
+
+@ddt.ddt
+class TestFaultyWays(matrix.MatrixTestCase):
+    """Ceph and Glance have it right; what arrives is something else."""
+
+    rbd: ClassVar[faulty.FaultyRbd]
+    proxy: ClassVar[faulty.FaultyProxy]
+    directory: ClassVar[pathlib.Path]
+    images: ClassVar[dict[str, str]]
+
+    @classmethod
+    def mounts(cls) -> list[tuple[pathlib.Path, pathlib.Path]]:
+        cls.rbd = faulty.FaultyRbd(cls.cloud.directory / 'faulty')
+        cls.proxy = faulty.FaultyProxy(cls.cloud.glance.url)
+        for fixture in (cls.rbd, cls.proxy):
+            fixture.setUp()
+            cls.addClassCleanup(fixture.cleanUp)
+        return [(cls.rbd.program, faulty.RBD)]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        directory = tempfile.TemporaryDirectory(prefix='nova-faulty-')
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = pathlib.Path(directory.name)
+        signer = signing.certify('Signer')
+        certificate_id = cls.cloud.store_certificate(signer)
+        cls.images = {}
+        for disk_format in ('iso', 'raw'):
+            path = cls.directory / disk_format
+            with open(path, 'wb') as file:
+                file.write(os.urandom(5 * MIB + 1))
+                file.seek(9 * MIB)
+                file.write(os.urandom(4 * MIB))
+                file.truncate(matrix.SIZE)
+            image_id = cls.cloud.upload(
+                path, disk_format, **signer.properties(path, certificate_id))
+            cls.images[disk_format] = image_id
+            cls.addClassCleanup(
+                cls.cloud.glance_client().images.delete, image_id)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.spoil()
+        self.addCleanup(self.spoil)
+
+    def spoil(self, rbd: str = '', http: str = '') -> None:
+        self.rbd.set(rbd)
+        self.proxy.fault = http
+
+    def by(self, way: str, image_id: str, *,
+           options: dict[str, config.Value | None] | None = None,
+           **how: Any) -> matrix.Outcome:
+        return super().by(way, image_id, options={
+            'endpoint_override': self.proxy.url, **(options or {})}, **how)
+
+    @ddt.named_data(
+        ['iso flip', 'iso', 'flip', 'hash'],
+        ['iso cut', 'iso', 'cut', 'It has'],
+        ['iso cut last', 'iso', 'cut-last', 'It has'],
+        ['iso add', 'iso', 'add', 'more than'],
+        ['raw flip', 'raw', 'flip', 'hash'],
+        ['raw cut', 'raw', 'cut', 'ended early'],
+        ['raw cut last', 'raw', 'cut-last', 'ends early'],
+        ['raw add', 'raw', 'add', 'after its end'])
+    def test_fault(self, disk_format, fault, why):
+        """The signature and the hash both, by one way and by both."""
+        image_id = self.images[disk_format]
+        path = self.directory / disk_format
+        for signed, verified, error in (
+                (True, 'signature', 'InvalidSignature'),
+                (False, 'sha512', CORRUPT)):
+            options = {'verify_glance_signatures': signed}
+            if fault != 'flip':
+                error = 'CouldNotFetchImage'
+            elif signed:
+                why = 'the signature is not of this data'
+            else:
+                why = 'its sha512 hash is'
+
+            self.spoil()
+            self.assert_accepted(image_id, path, verified, options=options)
+
+            # The next source has it right.
+            self.spoil(rbd=fault)
+            seen = self.by('rbd', image_id, path=path, options=options)
+            self.assertEqual(('', verified, 1, 1), (
+                seen.error, seen.verified, seen.exports, seen.requests))
+            self.assert_warned(seen, image_id, why)
+
+            # No source has it right.
+            self.spoil(rbd=fault, http=fault)
+            self.assert_refused(image_id, error, '', fetched=True, why=why,
+                                options=options, cached=True)
+
+    @ddt.data(True, False)
+    def test_connection_breaks(self, signed):
+        self.spoil(rbd='cut', http='break')
+
+        self.assert_refused(
+            self.images['iso'], 'CouldNotFetchImage', 'The connection broke',
+            fetched=True, why='It has',
+            options={'verify_glance_signatures': signed})
+
+    def test_size_is_always_checked(self):
+        for fault in ('cut', 'add'):
+            self.spoil(rbd=fault)
+            seen = self.by(
+                'rbd', self.images['raw'], path=self.directory / 'raw',
+                options={'verify_glance_signatures': False,
+                         'verify_direct_download': False})
+            self.assertEqual(('sha512', 1), (seen.verified, seen.requests))
+
+    def test_signature_is_always_checked(self):
+        self.spoil(rbd='flip')
+        seen = self.by('rbd', self.images['raw'],
+                       path=self.directory / 'raw',
+                       options={'verify_direct_download': False})
+        self.assertEqual(('signature', 1), (seen.verified, seen.requests))
+        self.assert_warned(seen, self.images['raw'],
+                           'the signature is not of this data')
