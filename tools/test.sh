@@ -34,7 +34,7 @@ fi
 say 'Style, types, unit tests, released tests, packaging'
 run_tox checks "$ROOT/.tox"
 
-say 'Tests on a real Ceph, Keystone and Glance'
+say 'Tests on a real Ceph, Keystone, Glance and Barbican'
 if [ "$(id -u)" -eq 0 ]; then
     run_tox functional "$ROOT/.tox"
 else

@@ -77,6 +77,8 @@ class Barbican(process.LabFixture):
         :returns: the secret's id
         """
         reply = session.post(f'{self.url}/v1/secrets', json={
+            # barbicanclient asks again and again for one without a name.
+            'name': kind,
             'secret_type': kind,
             'payload': base64.b64encode(payload).decode(),
             'payload_content_type': 'application/octet-stream',

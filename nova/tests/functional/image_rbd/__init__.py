@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Direct image downloads on real Ceph, Keystone and Glance."""
+"""Direct image downloads on real Ceph, Keystone, Glance and Barbican."""
