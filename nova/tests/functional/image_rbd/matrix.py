@@ -6,6 +6,7 @@ The classes of a module share a cloud, and a compute service that goes on
 running: call start() in setUpModule.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
@@ -29,6 +30,15 @@ from nova.tests.lab import worker as lab_worker
 MIB = base.MIB
 #: Three RBD objects, the last one not full, and no multiple of a sector.
 SIZE = 17 * MIB + 777
+#: Disk format -> offset and length of the random data; the rest is a hole,
+#: and so is one of the objects of the raw image.
+DATA = {
+    'iso': {0: SIZE},
+    'raw': {0: 3 * MIB + 1, 16 * MIB: MIB + 777},
+}
+
+#: Of [glance] in nova.conf.
+Options = Mapping[str, config.Value | None]
 
 PROPERTIES = ('img_signature', 'img_signature_certificate_uuid',
               'img_signature_hash_method', 'img_signature_key_type')
@@ -98,7 +108,7 @@ class MatrixTestCase(base.LabTestCase):
     """Each class has one compute host with one compute service on it."""
 
     #: Of the compute host's [glance], unless a test says otherwise.
-    OPTIONS: ClassVar[dict[str, config.Value | None]] = {
+    OPTIONS: ClassVar[Options] = {
         'verify_glance_signatures': True}
 
     shared: ClassVar[_Shared]
@@ -145,17 +155,15 @@ class MatrixTestCase(base.LabTestCase):
         process.wait_for(lambda: not self.running(), 10)
         return self.running()
 
-    def make_image(self, disk_format: str = 'iso', size: int = SIZE,
-                   **properties: str) -> tuple[pathlib.Path, str]:
+    def make_image(
+        self, disk_format: str = 'iso',
+    ) -> tuple[pathlib.Path, str]:
         """Store an image of random data, with a hole if it is raw.
 
         :returns: its file, its id
         """
-        data = {0: size}
-        if disk_format == 'raw':
-            data = {0: 5 * MIB + 1, size - 4 * MIB: 4 * MIB}
-        path = self.make_file(size, data)
-        return path, self.upload(path, disk_format, **properties)
+        path = self.make_file(SIZE, DATA[disk_format])
+        return path, self.upload(path, disk_format)
 
     def set_properties(self, image_id: str, **properties: str) -> None:
         """Give an image these signature properties, and no other ones."""
@@ -167,7 +175,7 @@ class MatrixTestCase(base.LabTestCase):
     def by(self, way: str, image_id: str, *,
            trusted: list[str] | None = None, cached: bool = False,
            path: pathlib.Path | None = None,
-           options: dict[str, config.Value | None] | None = None) -> Outcome:
+           options: Options | None = None) -> Outcome:
         """Download an image by one way; check that all or nothing is there.
 
         :param way: rbd, with HTTP behind it, or http
@@ -195,7 +203,7 @@ class MatrixTestCase(base.LabTestCase):
             fetched.path.unlink()
         lines = [line for line in log
                  if line.startswith('INFO') and ' fetched by ' in line]
-        self.assertEqual(int(not error), len(lines), (error, message, lines))
+        self.assertEqual(int(not error), len(lines), f'{message} {lines}')
         return Outcome(
             error, message, ''.join(lines).rpartition(' verified by ')[2],
             self.warnings(log), log, len(self.exports(log)),
@@ -216,7 +224,7 @@ class MatrixTestCase(base.LabTestCase):
                 ('', verified, warnings, int(way == 'rbd'),
                  int(way == 'http')),
                 (seen.error, seen.verified, len(seen.warnings), seen.exports,
-                 seen.requests), (way, seen.message, seen.warnings))
+                 seen.requests), f'{way}: {seen.message} {seen.warnings}')
 
     def assert_refused(self, image_id: str, error: str, reason: str, *,
                        fetched: bool = False, why: str | None = None,
@@ -231,7 +239,7 @@ class MatrixTestCase(base.LabTestCase):
         """
         for way in ('rbd', 'http'):
             seen = self.by(way, image_id, **how)
-            context = (way, seen.message, seen.warnings)
+            context = f'{way}: {seen.message} {seen.warnings}'
             self.assertEqual(error, seen.error, context)
             self.assertIn(reason, seen.message, context)
             self.assertEqual(
@@ -278,9 +286,10 @@ class MatrixTestCase(base.LabTestCase):
         """Give an image another size in Ceph, in bytes, and say nothing."""
         rbd = functools.partial(self._rbd, image_id)
         rbd('snap', 'unprotect', snapshot=True)
-        rbd('snap', 'rm', snapshot=True)
-        rbd('resize', '--size', f'{size}B', '--allow-shrink')
-        rbd('snap', 'create', snapshot=True)
+        rbd('snap', 'rm', '--no-progress', snapshot=True)
+        rbd('resize', '--size', f'{size}B', '--allow-shrink',
+            '--no-progress')
+        rbd('snap', 'create', '--no-progress', snapshot=True)
         rbd('snap', 'protect', snapshot=True)
 
     def _rbd(self, image_id: str, *command: str,
@@ -288,7 +297,7 @@ class MatrixTestCase(base.LabTestCase):
         where = ['--pool', 'images', '--image', image_id]
         if snapshot:
             where += ['--snap', 'snap']
-        self.cloud.ceph.rbd(*command, *where, '--no-progress')
+        self.cloud.ceph.rbd(*command, *where)
 
 
 def digest(path: pathlib.Path, algorithm: str) -> str:
