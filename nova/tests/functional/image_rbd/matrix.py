@@ -13,6 +13,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 from typing import ClassVar
 import unittest
@@ -136,6 +137,23 @@ class MatrixTestCase(base.LabTestCase):
             fixture.setUp()
             cls.addClassCleanup(fixture.cleanUp)
 
+    @classmethod
+    def make_class_image(
+        cls, disk_format: str = 'iso',
+    ) -> tuple[pathlib.Path, str]:
+        """Store an image for all tests of the class; see make_image()."""
+        directory = tempfile.TemporaryDirectory(prefix='nova-image-')
+        cls.addClassCleanup(directory.cleanup)
+        path = pathlib.Path(directory.name, disk_format)
+        with open(path, 'wb') as file:
+            for offset, length in DATA[disk_format].items():
+                file.seek(offset)
+                file.write(os.urandom(length))
+        image_id = cls.cloud.upload(path, disk_format)
+        cls.addClassCleanup(
+            cls.cloud.glance_client().images.delete, image_id)
+        return path, image_id
+
     def make_host(self) -> compute.ComputeHost:
         return self.class_host
 
@@ -165,9 +183,10 @@ class MatrixTestCase(base.LabTestCase):
         path = self.make_file(SIZE, DATA[disk_format])
         return path, self.upload(path, disk_format)
 
-    def set_properties(self, image_id: str, **properties: str) -> None:
+    @classmethod
+    def set_properties(cls, image_id: str, **properties: str) -> None:
         """Give an image these signature properties, and no other ones."""
-        images = self.cloud.glance_client().images
+        images = cls.cloud.glance_client().images
         present = set(PROPERTIES) & set(images.get(image_id))
         images.update(image_id, remove_props=[
             *present - set(properties)], **properties)
@@ -256,31 +275,6 @@ class MatrixTestCase(base.LabTestCase):
             'Image %s could not be fetched by rbd, the next source is tried: '
             % image_id, warning)
         self.assertIn(why, warning)
-
-    def objects(self, image_id: str) -> list[str]:
-        """The names of an RBD image's data objects, in order."""
-        ceph = self.cloud.ceph
-        prefix = next(
-            line.split()[-1] for line in ceph.rbd(
-                'info', '--pool', 'images', '--image', image_id).splitlines()
-            if 'block_name_prefix' in line)
-        return sorted(
-            name for name in ceph.rados('ls', '--pool', 'images').split()
-            if name.startswith(prefix))
-
-    def flip(self, image_id: str, number: int = -1) -> None:
-        """Change one bit of an image in Ceph, under its snapshot.
-
-        :param number: which of its objects
-        """
-        # A write without a snapshot context shows through the snapshot.
-        ceph, name = self.cloud.ceph, self.objects(image_id)[number]
-        file = self.files / 'object'
-        ceph.rados('get', '--pool', 'images', name, file)
-        data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
-        file.write_bytes(data)
-        ceph.rados('put', '--pool', 'images', name, file)
 
     def resize(self, image_id: str, size: int) -> None:
         """Give an image another size in Ceph, in bytes, and say nothing."""

@@ -274,21 +274,7 @@ class TestOverHTTP(base.LabTestCase):
 
     def test_corrupt_in_ceph(self):
         image_id = self.upload(self.path, 'qcow2')
-        # A write without a snapshot context shows through the snapshot.
-        ceph = self.cloud.ceph
-        objects = ceph.rados('ls', '--pool', 'images').split()
-        prefix = next(
-            line.split()[-1] for line in ceph.rbd(
-                'info', '--pool', 'images', '--image', image_id).splitlines()
-            if 'block_name_prefix' in line)
-        name = next(name for name in sorted(objects)
-                    if name.startswith(prefix))
-        flipped = self.files / 'object'
-        ceph.rados('get', '--pool', 'images', name, flipped)
-        data = bytearray(flipped.read_bytes())
-        data[len(data) // 2] ^= 1
-        flipped.write_bytes(data)
-        ceph.rados('put', '--pool', 'images', name, flipped)
+        self.flip(image_id, 0)
 
         error = self.assertRaises(
             errors.FetchFailed, self.host.fetch, image_id)

@@ -8,7 +8,6 @@ import functools
 import itertools
 import os
 import pathlib
-import tempfile
 from typing import Any
 from typing import ClassVar
 
@@ -38,13 +37,7 @@ class SignedTestCase(matrix.MatrixTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        directory = tempfile.TemporaryDirectory(prefix='nova-signed-')
-        cls.addClassCleanup(directory.cleanup)
-        cls.path = pathlib.Path(directory.name, 'image')
-        cls.path.write_bytes(os.urandom(matrix.SIZE))
-        cls.image_id = cls.cloud.upload(cls.path, 'iso')
-        cls.addClassCleanup(
-            cls.cloud.glance_client().images.delete, cls.image_id)
+        cls.path, cls.image_id = cls.make_class_image()
 
     def signed(self, key_type: str = 'RSA-PSS',
                hash_method: str = 'SHA-256') -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 """Recorded hashes, sizes and what goes wrong on the way, by both ways."""
 
-import os
 import pathlib
-import tempfile
 from typing import Any
 from typing import ClassVar
 
@@ -35,13 +33,7 @@ class TestRecordedHash(matrix.MatrixTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        directory = tempfile.TemporaryDirectory(prefix='nova-hashes-')
-        cls.addClassCleanup(directory.cleanup)
-        cls.path = pathlib.Path(directory.name, 'image')
-        cls.path.write_bytes(os.urandom(matrix.SIZE))
-        cls.image_id = cls.cloud.upload(cls.path, 'raw')
-        cls.addClassCleanup(
-            cls.cloud.glance_client().images.delete, cls.image_id)
+        cls.path, cls.image_id = cls.make_class_image('raw')
 
     def record(self, algorithm: str | None, value: str | None,
                checksum: str | None) -> None:
@@ -193,8 +185,8 @@ class TestFaultyWays(matrix.MatrixTestCase):
 
     rbd: ClassVar[faulty.FaultyRbd]
     proxy: ClassVar[faulty.FaultyProxy]
-    directory: ClassVar[pathlib.Path]
     images: ClassVar[dict[str, str]]
+    paths: ClassVar[dict[str, pathlib.Path]]
 
     @classmethod
     def mounts(cls) -> list[tuple[pathlib.Path, pathlib.Path]]:
@@ -208,23 +200,15 @@ class TestFaultyWays(matrix.MatrixTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        directory = tempfile.TemporaryDirectory(prefix='nova-faulty-')
-        cls.addClassCleanup(directory.cleanup)
-        cls.directory = pathlib.Path(directory.name)
         signer = signing.certify('Signer')
         certificate_id = cls.cloud.store_certificate(signer)
-        cls.images = {}
+        cls.images, cls.paths = {}, {}
         for disk_format in ('iso', 'raw'):
-            path = cls.directory / disk_format
-            with open(path, 'wb') as file:
-                for offset, length in matrix.DATA[disk_format].items():
-                    file.seek(offset)
-                    file.write(os.urandom(length))
-            image_id = cls.cloud.upload(
-                path, disk_format, **signer.properties(path, certificate_id))
+            path, image_id = cls.make_class_image(disk_format)
+            cls.set_properties(
+                image_id, **signer.properties(path, certificate_id))
             cls.images[disk_format] = image_id
-            cls.addClassCleanup(
-                cls.cloud.glance_client().images.delete, image_id)
+            cls.paths[disk_format] = path
 
     def setUp(self) -> None:
         super().setUp()
@@ -245,7 +229,7 @@ class TestFaultyWays(matrix.MatrixTestCase):
     def test_no_fault(self, disk_format):
         for signed, verified in ((True, 'signature'), (False, 'sha512')):
             self.assert_accepted(
-                self.images[disk_format], self.directory / disk_format,
+                self.images[disk_format], self.paths[disk_format],
                 verified, options={'verify_glance_signatures': signed})
 
     @ddt.named_data(
@@ -267,7 +251,7 @@ class TestFaultyWays(matrix.MatrixTestCase):
         # The next source has it right.
         self.spoil(rbd=fault)
         seen = self.by('rbd', image_id, options=options,
-                       path=self.directory / disk_format)
+                       path=self.paths[disk_format])
         self.assertEqual(
             ('', 'signature' if signed else 'sha512', 1, 1),
             (seen.error, seen.verified, seen.exports, seen.requests))
@@ -294,7 +278,7 @@ class TestFaultyWays(matrix.MatrixTestCase):
         for fault in ('cut', 'add'):
             self.spoil(rbd=fault)
             seen = self.by(
-                'rbd', self.images['raw'], path=self.directory / 'raw',
+                'rbd', self.images['raw'], path=self.paths['raw'],
                 options={'verify_glance_signatures': False,
                          'verify_direct_download': False})
             self.assertEqual(('sha512', 1), (seen.verified, seen.requests))
@@ -302,7 +286,7 @@ class TestFaultyWays(matrix.MatrixTestCase):
     def test_signature_is_always_checked(self):
         self.spoil(rbd='flip')
         seen = self.by('rbd', self.images['raw'],
-                       path=self.directory / 'raw',
+                       path=self.paths['raw'],
                        options={'verify_direct_download': False})
         self.assertEqual(('signature', 1), (seen.verified, seen.requests))
         self.assert_warned(seen, self.images['raw'], UNSIGNED)
