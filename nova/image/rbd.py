@@ -371,8 +371,10 @@ class _Export:
 def _describe(command: str, status: int, said: str) -> str | None:
     if not status:
         return None
-    if status == 127:
-        return _('rbd is not installed on this host: %s') % said
+    # What setpriv ends with.
+    if status in (126, 127):
+        return _('rbd is not installed on this host, or cannot be run: '
+                 '%s') % said
     lines = [line for line in said.splitlines() if line.strip()]
     return _('rbd %(command)s ended with status %(status)d: %(said)s') % {
         'command': command, 'status': status, 'said': ' | '.join(lines[-3:])}

@@ -440,6 +440,8 @@ class _Copy:
             self._start(stack, 'image-write', self._write, self._sync)
             if self._verifier is not None:
                 self._start(stack, 'image-verify', self._verify)
+            # Before these are waited for.
+            stack.callback(setattr, self, '_stopped', True)
             self._read()
             for stage in self._stages:
                 stage.join()
@@ -572,6 +574,9 @@ class _Copy:
             self._verifier.update(item.view[:item.length])
             return
         for start in range(0, item.length, BLOCK):
+            # There can be any number of zeros.
+            if self._stopped:
+                return
             self._verifier.update(memoryview(_ZEROS)[:item.length - start])
 
 

@@ -38,18 +38,28 @@ class LabTestCase(testtools.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.cloud = lab_cloud.Cloud(**cls.GLANCE)
-        cls.cloud.setUp()
-        cls.addClassCleanup(cls.cloud.cleanUp)
+        cls.cloud = cls.make_cloud()
+
+    @classmethod
+    def make_cloud(cls) -> lab_cloud.Cloud:
+        """The cloud of the class, which is cleaned up after it."""
+        cloud = lab_cloud.Cloud(**cls.GLANCE)
+        cloud.setUp()
+        cls.addClassCleanup(cloud.cleanUp)
+        return cloud
 
     def setUp(self) -> None:
         super().setUp()
+        self.host = self.make_host()
+        self.addCleanup(self._assert_nothing_left)
+        self.files = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+    def make_host(self) -> compute.ComputeHost:
+        """The compute host of the test, which is cleaned up after it."""
         host = compute.ComputeHost(
             self.cloud, name='host%d' % next(_numbers))
         self.addCleanup(shutil.rmtree, host.directory, ignore_errors=True)
-        self.host = self.useFixture(host)
-        self.addCleanup(self._assert_nothing_left)
-        self.files = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        return self.useFixture(host)
 
     def _assert_nothing_left(self) -> None:
         """No process, FIFO or temporary file outlives a download."""

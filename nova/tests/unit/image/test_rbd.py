@@ -366,9 +366,11 @@ class TestOpenSource(RbdTestCase):
                           FakeExport(b'x', -9, 'killed: it took longer'))
 
     def test_rbd_is_not_installed(self) -> None:
-        self.assert_fails(
-            'rbd is not installed on this host: setpriv: failed',
-            FakeExport(status=127, said='setpriv: failed'))
+        for status in (126, 127):
+            self.assert_fails(
+                'rbd is not installed on this host, or cannot be run: '
+                'setpriv: failed',
+                FakeExport(status=status, said='setpriv: failed'))
 
     def test_privileged_call_fails(self) -> None:
         self.assert_fails(

@@ -543,6 +543,16 @@ class TestFailures(TransferTestCase):
                 self.assert_fails(OSError, 'File too large', source,
                                   HashVerifier())
 
+    def test_zeros_without_end(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with contextlib.ExitStack() as stack:
+            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE,
+                           (soft, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
+            # To hash them all would take a thousand years.
+            self.assert_fails(OSError, 'File too large',
+                              MemorySource([], 1 << 62), HashVerifier())
+
     def test_size_that_no_file_can_have(self) -> None:
         self.make(b'left by an attempt that was killed')
         self.assertRaises(
