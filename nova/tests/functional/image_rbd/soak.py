@@ -126,7 +126,6 @@ class Soak(service_base.ServiceTestCase):
             print('%5d  %-24s %s' % (count, fault, outcome), file=sys.stderr)
 
 
-    def act(self) -> None:
         """What happens while the download runs."""
         self._act()
 

@@ -148,6 +148,11 @@ class TestDurability(service_base.ServiceTestCase):
 
     _CALL = re.compile(r'^\d+ +(?P<call>\w+)\((?P<arguments>.*)$')
 
+    @classmethod
+    def setUpClass(cls):
+        process.require_programs({'strace': 'strace'})
+        super().setUpClass()
+
     def test_order(self):
         for disk_format in ('iso', 'raw'):
             image_id = self.upload(self.image, disk_format)
