@@ -125,7 +125,7 @@ class Soak(service_base.ServiceTestCase):
         for (fault, outcome), count in sorted(outcomes.items()):
             print('%5d  %-24s %s' % (count, fault, outcome), file=sys.stderr)
 
-
+    def act(self) -> None:
         """What happens while the download runs."""
         self._act()
 
