@@ -11,7 +11,6 @@ if __name__ == '__main__':
     monkey_patch.patch(backend='threading')
 
 from collections.abc import Callable
-import contextlib
 import dataclasses
 import logging as py_logging
 import os
@@ -64,7 +63,7 @@ class Service:
         eventlet = utils.get_eventlet()
         if eventlet is None:
             threading.Thread(target=self._work, args=(number, request),
-                             daemon=True).start()
+                             name='request', daemon=True).start()
         else:
             green = eventlet.spawn(self._work, number, request)
             self._kills[number] = green.kill
@@ -113,17 +112,14 @@ class Service:
 
     def resources(self) -> Answer:
         """The threads and descriptors that there are now."""
-        with contextlib.suppress(FileNotFoundError):
-            names = [thread.name for thread in
-                     transfer.native('threading').enumerate()]
-            return {'threads': sorted(names), 'descriptors': sorted(
-                target for target in map(_target, os.listdir('/proc/self/fd'))
-                if target is not None)}
-        return self.resources()
+        names = [thread.name for thread in
+                 transfer.native('threading').enumerate()]
+        return {'threads': sorted(names), 'descriptors': sorted(
+            filter(None, map(_target, os.listdir('/proc/self/fd'))))}
 
     def watch_the_beat(self) -> Answer:
         """Beat until told to stop; the longest time between two beats."""
-        self._gap = 0.0
+        self._gap = longest = 0.0
         last = time.monotonic()
         while self._gap is not None:
             time.sleep(BEAT)
