@@ -176,8 +176,10 @@ class Namespace(process.LabFixture):
         """How root runs a command among the mounts in here."""
         if self._init is None:
             raise errors.LabError('The namespace is not set up')
-        return ['nsenter', f'--mount=/proc/{self._init.pid}/ns/mnt', '--',
-                *command]
+        init = f'/proc/{self._init.pid}/ns'
+        return [
+            'nsenter', f'--mount={init}/mnt',
+            f'--pid={init}/pid_for_children', '--', *command]
 
     def start(self, *command: process.Argument,
               env: dict[str, str]) -> Running:
