@@ -13,6 +13,7 @@ from nova.tests.lab import process
 
 MIB = base.MIB
 
+
 class TestNativeThreads(modes.Modes):
     """Nova 34's default."""
 
