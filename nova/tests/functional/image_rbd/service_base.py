@@ -44,9 +44,9 @@ class ServiceTestCase(base.LabTestCase):
     EVENTLET: ClassVar[bool] = False
     #: Sections of nova.conf.
     OPTIONS: ClassVar[config.Options] = {}
-    #: [glance] of nova.conf.
+    #: [glance] of nova.conf. The first byte may take long from a slow OSD.
     USUAL: ClassVar[dict[str, Any]] = {
-        'rbd_connect_timeout': 1, 'rbd_stall_timeout': 2, 'num_retries': 0}
+        'rbd_connect_timeout': 20, 'rbd_stall_timeout': 2, 'num_retries': 0}
 
     shared_host: ClassVar[compute.ComputeHost]
     service: ClassVar[lab_service.Service]

@@ -309,7 +309,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
         # Each of the reads under way waits for those before it, so that it
         # takes longer than the stall timeout; bytes come all the time.
         image_id = self.upload(self.large_image, 'iso')
-        self.configure(rbd_stall_timeout=3, rbd_connect_timeout=20)
+        self.configure(rbd_stall_timeout=3)
         with self.slow_osd(0.3):
             fetched = self.fetch(image_id)
         self.assert_by_rbd(image_id, fetched, self.large_image)
