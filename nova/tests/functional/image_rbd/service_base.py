@@ -78,7 +78,7 @@ class ServiceTestCase(base.LabTestCase):
         cls.image = folder / 'image'
         cls.image.write_bytes(os.urandom(8 * MIB + 511))
         cls.large_image = folder / 'large'
-        cls.large_image.write_bytes(os.urandom(64 * MIB))
+        cls.large_image.write_bytes(os.urandom(48 * MIB))
 
     @classmethod
     def _use(cls, fixture: process.LabFixture) -> None:
@@ -142,7 +142,7 @@ class ServiceTestCase(base.LabTestCase):
         config.write(path, config.render(config.merge(
             known, {'global': {name.replace('_', ' '): value
                                for name, value in options.items()}})))
-        self.addCleanup(path.unlink)
+        self.addCleanup(path.unlink, missing_ok=True)
         self.configure(rbd_ceph_conf=path)
         return path
 
@@ -150,7 +150,7 @@ class ServiceTestCase(base.LabTestCase):
         """Have another keyring used, until the test ends."""
         path = config.write(
             self.shared_host.directory / 'other.keyring', text, 0o600)
-        self.addCleanup(path.unlink)
+        self.addCleanup(path.unlink, missing_ok=True)
         self.write_ceph_conf(keyring=path)
         return path
 
@@ -184,11 +184,11 @@ class ServiceTestCase(base.LabTestCase):
     def slow_osd(self, seconds: float) -> Iterator[None]:
         """Have the OSD take that long for each operation, one by one."""
         def delay(probability: float) -> None:
-            for name, value in (('duration', seconds),
-                                ('probability', probability)):
-                self.cloud.ceph.ceph(
-                    'tell', 'osd.0', 'config', 'set',
-                    'osd_debug_inject_dispatch_delay_' + name, str(value))
+            option = '--osd-debug-inject-dispatch-delay-'
+            self.cloud.ceph.ceph(
+                'tell', 'osd.0', 'injectargs',
+                f'{option}duration={seconds} '
+                f'{option}probability={probability}')
 
         delay(1)
         try:
