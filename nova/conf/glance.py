@@ -321,7 +321,9 @@ Related options:
 How many seconds Ceph may go without sending a byte of an image.
 
 After that the attempt is given up and the next source of the image is tried.
-There is no limit on the whole time while data keeps coming.
+There is no limit on the whole time while data keeps coming. The time to the
+first byte, connection included, has this limit too, or that of
+:oslo.config:option:`glance.rbd_connect_timeout` if it is longer.
 
 Related options:
 

@@ -48,6 +48,9 @@ class ChunkSource:
     def finish(self) -> None:
         """The end of the body is all that HTTP has to say."""
 
+    def interrupt(self) -> None:
+        """A read ends when the connection brings bytes, or ends."""
+
     def close(self) -> None:
         """Give the connection back, whatever was read of it."""
         close = getattr(self._chunks, 'close', None)

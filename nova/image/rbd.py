@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import configparser
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import os
@@ -21,6 +22,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from typing import Any
 import urllib.parse
 
@@ -45,6 +47,19 @@ _QUOTED_PART = re.compile(r'(?:[\w.~-]|%[0-9a-fA-F]{2})+', re.ASCII)
 #: Bytes that the FIFO holds; more than /proc/sys/fs/pipe-max-size, 1 MiB
 #: unless it was changed, is not to be had unprivileged.
 _PIPE_SIZE = 1024 * 1024
+
+#: What ``rbd`` takes to fail after it has failed to connect, in seconds: its
+#: own words are better than that no byte came.
+_CONNECT_MARGIN = 1
+
+#: How long an attempt that is over waits for the privileged side to end it,
+#: in seconds.
+_END_SECONDS = 1.0
+
+_PREFIX = 'nova-rbd-'
+_FIFO = 'stream'
+#: Seconds after which a directory that nobody reads from is a leftover.
+_STALE_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +186,7 @@ def open_source(
     # Holes are worth a richer stream only where there are any: the formats
     # other than raw are dense.
     sparse = image['disk_format'] == 'raw'
-    with _slots(), _Export(
+    with _Export(
             location, cluster, 'export-diff' if sparse else 'export',
     ) as export:
         if sparse:
@@ -188,6 +203,33 @@ def _slots() -> contextlib.AbstractContextManager[bool]:
     """
     threads = nova.privsep.sys_admin_pctxt.conf.thread_pool_size
     return threading.BoundedSemaphore(max(1, threads - 1))
+
+
+@functools.cache
+def _remove_leftovers() -> None:
+    """Remove the FIFOs of processes that were killed, once."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        found = [entry.path for entry in entries
+                 if entry.name.startswith(_PREFIX)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            if _is_leftover(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_leftover(directory: str) -> bool:
+    status = os.lstat(directory)
+    if (status.st_uid != os.geteuid() or
+            time.time() - status.st_mtime < _STALE_SECONDS):
+        return False
+    try:
+        os.close(os.open(
+            os.path.join(directory, _FIFO),
+            os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError as exc:
+        # Nobody reads it, or it was not even made.
+        return exc.errno in (errno.ENXIO, errno.ENOENT)
+    return False
 
 
 class _Export:
@@ -207,7 +249,9 @@ class _Export:
             'stall_timeout': CONF.glance.rbd_stall_timeout,
         }
         self._stall = CONF.glance.rbd_stall_timeout
-        self._patience = self._stall + CONF.glance.rbd_connect_timeout
+        self._patience = max(
+            self._stall, CONF.glance.rbd_connect_timeout + _CONNECT_MARGIN)
+        self._began = False
         self._failure: str | None = _('The export was interrupted')
         self._resources = contextlib.ExitStack()
         # Green under eventlet, as calls to the privsep daemon have to be.
@@ -215,26 +259,31 @@ class _Export:
             target=self._run, name='image-rbd-export', daemon=True)
 
     def __enter__(self) -> '_Export':
-        with self._resources as stack:
+        with self._resources as stack, contextlib.ExitStack() as call:
+            call.enter_context(_slots())
             try:
-                self._make_fifo(stack)
+                _remove_leftovers()
+                self._make_fifo(stack, call)
             except OSError as exc:
                 raise transfer.SourceError(
                     reason=_('No FIFO can be made: %s') % exc) from exc
+            self._of_call = call.pop_all()
             try:
                 self._call.start()
             except RuntimeError:
-                os.close(self._writer)
+                self._of_call.close()
                 raise
             self._resources = stack.pop_all()
         return self
 
-    def _make_fifo(self, stack: contextlib.ExitStack) -> None:
-        self._directory = tempfile.mkdtemp(prefix='nova-rbd-')
+    def _make_fifo(
+        self, stack: contextlib.ExitStack, call: contextlib.ExitStack,
+    ) -> None:
+        self._directory = tempfile.mkdtemp(prefix=_PREFIX)
         stack.callback(self._wait)
         # Before that: a call that has not come to open it must fail at once.
         stack.callback(self._remove_fifo)
-        self._fifo = os.path.join(self._directory, 'stream')
+        self._fifo = os.path.join(self._directory, _FIFO)
         os.mkfifo(self._fifo, 0o600)
         flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         self._reader = os.open(self._fifo, os.O_RDONLY | flags)
@@ -245,9 +294,12 @@ class _Export:
         select = transfer.native('select')
         self._poller = select.poll()
         self._poller.register(self._reader, select.POLLIN)
+        self._interruption = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        stack.callback(os.close, self._interruption)
+        self._poller.register(self._interruption, select.POLLIN)
         # As long as this is open the stream does not end, so that its end
         # means that the outcome is known.
-        self._writer = os.open(self._fifo, os.O_WRONLY | flags)
+        call.callback(os.close, os.open(self._fifo, os.O_WRONLY | flags))
 
     def __exit__(self, *exc_info: object) -> None:
         self._resources.close()
@@ -257,10 +309,17 @@ class _Export:
 
         :raises transfer.SourceError: the export failed, or stalled
         """
-        if not self._poller.poll(self._patience * 1000):
+        ready = [fd for fd, _event in
+                 self._poller.poll(self._patience * 1000)]
+        if not ready:
             raise transfer.SourceError(
-                reason=_('No byte came for %d seconds') % self._patience)
-        if self._patience != self._stall:
+                reason=_('No byte came for %d seconds: Ceph is down or too '
+                         'slow, see [glance] rbd_stall_timeout') %
+                self._patience)
+        if self._interruption in ready:
+            raise transfer.SourceError(reason=_('It was interrupted'))
+        if not self._began:
+            self._began = True
             self._patience = self._stall
             # Both ends have it open: nothing is left for a crash to leave.
             self._remove_fifo()
@@ -269,9 +328,13 @@ class _Export:
             self.check()
         return count
 
+    def interrupt(self) -> None:
+        """End a readinto() that waits in another thread."""
+        os.eventfd_write(self._interruption, 1)
+
     def join(self) -> None:
         """Wait until the export is over; see check()."""
-        self._wait()
+        self._call.join()
         self.check()
 
     def check(self) -> None:
@@ -283,8 +346,15 @@ class _Export:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _wait(self) -> None:
+        if not self._call.is_alive():
+            return
+        self._call.join(_END_SECONDS)
         if self._call.is_alive():
-            self._call.join()
+            # Queued in the daemon behind other calls, where it will find no
+            # FIFO; or its rbd hangs in the kernel, where it cannot be killed.
+            LOG.warning('The privsep daemon has not ended an export of image '
+                        '%s that was given up; it still occupies a thread '
+                        'there.', self._arguments['image'])
 
     def _run(self) -> None:
         try:
@@ -295,14 +365,16 @@ class _Export:
         except Exception as exc:
             self._failure = _('The privileged export failed: %s') % exc
         finally:
-            os.close(self._writer)
+            self._of_call.close()
 
 
 def _describe(command: str, status: int, said: str) -> str | None:
     if not status:
         return None
-    if status == 127:
-        return _('rbd is not installed on this host: %s') % said
+    # What setpriv ends with.
+    if status in (126, 127):
+        return _('rbd is not installed on this host, or cannot be run: '
+                 '%s') % said
     lines = [line for line in said.splitlines() if line.strip()]
     return _('rbd %(command)s ended with status %(status)d: %(said)s') % {
         'command': command, 'status': status, 'said': ' | '.join(lines[-3:])}
@@ -316,6 +388,7 @@ class _DenseSource:
     def __init__(self, export: _Export) -> None:
         self.readinto = export.readinto
         self.finish = export.join
+        self.interrupt = export.interrupt
 
     def extents(self) -> Iterator[tuple[int, int | None]]:
         """Yield the one extent there is."""
@@ -328,3 +401,4 @@ class _SparseSource(rbd_diff.Decoder):
     def __init__(self, export: _Export, snapshot: str) -> None:
         super().__init__(export.readinto, snapshot)
         self.finish = export.join
+        self.interrupt = export.interrupt

@@ -19,6 +19,8 @@ _LENGTH = struct.Struct('<I')
 _SIZE = struct.Struct('<Q')
 _EXTENT = struct.Struct('<QQ')
 _LONGEST_NAME = 4096
+#: No file can be larger (off_t).
+_LARGEST_SIZE = (1 << 63) - 1
 
 
 class Decoder:
@@ -92,6 +94,8 @@ class Decoder:
         (size,) = _SIZE.unpack(self._read(_SIZE.size))
         if self.size is not None:
             raise _malformed(_('it has two sizes'))
+        if size > _LARGEST_SIZE:
+            raise _malformed(_('a size of %d bytes') % size)
         self.size = size
 
     def _read_extent(self) -> tuple[int, int]:

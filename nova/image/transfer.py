@@ -85,6 +85,9 @@ class Source(Protocol):
         :raises SourceError: what was read must not be used
         """
 
+    def interrupt(self) -> None:
+        """Have a read that waits in another thread fail, soon."""
+
 
 class Verifier(Protocol):
     """Decides whether the bytes are those of the image."""
@@ -132,7 +135,7 @@ def transfer(
     :raises Exception: whatever the verifier raises
     """
     started = time.monotonic()
-    with Destination(path) as destination:
+    with _naming(path), Destination(path) as destination:
         copy = _Copy(source, destination, verifier, size, progress)
         try:
             utils.tpool_wrap(copy.run)()
@@ -145,6 +148,17 @@ def transfer(
         utils.tpool_wrap(destination.commit)()
         return Report(copy.size, destination.written,
                       time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say which file it is, where the system only says what is wrong."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None and exc.errno is not None:
+            exc.filename = path
+        raise
 
 
 def native(name: str) -> ModuleType:
@@ -176,12 +190,13 @@ class Destination:
         self.written = 0
 
     def __enter__(self) -> Self:
-        direct = nova.privsep.utils.supports_direct_io(self._directory)
         with self._fds:
             self._dir_fd = self._own(os.open(
                 self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            # First, since what is left may have filled the disk.
             self._unlink(self._name)
             self._unlink(self._partial)
+            direct = nova.privsep.utils.supports_direct_io(self._directory)
             self._fd = self._own(self._create(os.O_DIRECT if direct else 0))
             self._fds = self._fds.pop_all()
         return self
@@ -425,6 +440,8 @@ class _Copy:
             self._start(stack, 'image-write', self._write, self._sync)
             if self._verifier is not None:
                 self._start(stack, 'image-verify', self._verify)
+            # Before these are waited for.
+            stack.callback(setattr, self, '_stopped', True)
             self._read()
             for stage in self._stages:
                 stage.join()
@@ -436,6 +453,8 @@ class _Copy:
         then must not go on: the descriptors it uses get closed.
         """
         self._stopped = True
+        if self._running:
+            self._source.interrupt()
         while self._running:
             time.sleep(_STOP_PAUSE)
 
@@ -555,6 +574,9 @@ class _Copy:
             self._verifier.update(item.view[:item.length])
             return
         for start in range(0, item.length, BLOCK):
+            # There can be any number of zeros.
+            if self._stopped:
+                return
             self._verifier.update(memoryview(_ZEROS)[:item.length - start])
 
 

@@ -14,6 +14,7 @@ what it can name is held to plain names, given to ``rbd`` by named options.
 import errno
 import os
 import re
+import reprlib
 import select
 import signal
 import stat
@@ -41,9 +42,22 @@ _OPEN_PAUSE = 0.02
 _KILLED_SECONDS = 10.0
 _STDERR_TAIL = 4096
 _LONGEST_NAME = 255
+_LONGEST_PATH = 4096
 _FORBIDDEN = re.compile('[/@]')
-# Ceph takes what follows for one more file, or for a variable.
-_FORBIDDEN_IN_CONF = re.compile(r'[\s,;$]')
+# Ceph takes what follows for one more file, or for a variable. A client's
+# name becomes part of the path of its keyring.
+_FORBIDDEN_IN_PATH = re.compile(r'[\s,;$]')
+
+#: How many times the stall timeout ``rbd`` gives an OSD. Dozens of reads are
+#: under way at once, and each waits for those before it: of a stream that
+#: moves, however slowly, none must time out. Whoever reads the bytes decides
+#: what a stall is; this ends a wait that nobody watches.
+_OSD_PATIENCE = 64
+
+#: What ``rbd`` quotes of a keyring that it cannot parse, and a key anywhere.
+_SECRETS = re.compile(
+    r'(?P<before>error parsing file [^:\n]*:)[^\n]*|'
+    r'\bAQ[0-9A-Za-z+/]{20,}={0,2}')
 
 
 def check_name(what: str, value: str) -> str:
@@ -58,7 +72,8 @@ def check_name(what: str, value: str) -> str:
     :raises ValueError: value is no such name
     """
     if not isinstance(value, str) or not value:
-        raise ValueError('%s: a name is needed, not %r' % (what, value))
+        raise ValueError('%s: a name is needed, not %s'
+                         % (what, reprlib.repr(value)))
     if len(value) > _LONGEST_NAME:
         raise ValueError('%s: the name is longer than %d characters'
                          % (what, _LONGEST_NAME))
@@ -69,17 +84,22 @@ def check_name(what: str, value: str) -> str:
 
 
 def _check_path(what: str, value: str) -> str:
-    if (not isinstance(value, str) or not value.isprintable() or
-            not os.path.isabs(value) or os.path.normpath(value) != value):
-        raise ValueError('%s: %r is not an absolute, plain path'
-                         % (what, value))
+    if (not isinstance(value, str) or len(value) > _LONGEST_PATH or
+            not value.isprintable() or not os.path.isabs(value) or
+            os.path.normpath(value) != value):
+        raise ValueError('%s: %s is not an absolute, plain path'
+                         % (what, reprlib.repr(value)))
     return value
 
 
 def _check_conf(value: str) -> str:
-    if _FORBIDDEN_IN_CONF.search(_check_path('ceph.conf', value)):
-        raise ValueError('ceph.conf: there must be no space, comma, '
-                         'semicolon or dollar sign in its path, %r' % value)
+    return _check_for_ceph('ceph.conf', _check_path('ceph.conf', value))
+
+
+def _check_for_ceph(what: str, value: str) -> str:
+    if _FORBIDDEN_IN_PATH.search(value):
+        raise ValueError('%s: there must be no space, comma, semicolon or '
+                         'dollar sign in %r' % (what, value))
     return value
 
 
@@ -116,8 +136,8 @@ def _others_can_write(mode: int) -> bool:
 
 def _check_seconds(what: str, value: int) -> int:
     if type(value) is not int or not 0 < value <= LONGEST_EXPORT:
-        raise ValueError('%s: %r is not a number of seconds from 1 to %d'
-                         % (what, value, LONGEST_EXPORT))
+        raise ValueError('%s: %s is not a number of seconds from 1 to %d'
+                         % (what, reprlib.repr(value), LONGEST_EXPORT))
     return value
 
 
@@ -126,7 +146,8 @@ def _command_line(
     connect_timeout: int, stall_timeout: int,
 ) -> list[str]:
     if command not in COMMANDS:
-        raise ValueError('%r is not one of %s' % (command, COMMANDS))
+        raise ValueError('%s is not one of %s'
+                         % (reprlib.repr(command), COMMANDS))
     argv = [
         'setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
         '--inh-caps=-all', '--bounding-set=' + _CAPABILITIES, '--',
@@ -137,16 +158,17 @@ def _command_line(
         '--snap', check_name('snapshot', snapshot),
         '--path', '-', '--no-progress',
     ]
-    if user:
-        argv += ['--id', check_name('user', user)]
+    if user != '':
+        argv += ['--id', _check_for_ceph('user', check_name('user', user))]
     connect = str(_check_seconds('connect_timeout', connect_timeout))
-    stall = str(_check_seconds('stall_timeout', stall_timeout))
+    stall = _check_seconds('stall_timeout', stall_timeout)
+    patience = str(min(stall * _OSD_PATIENCE, LONGEST_EXPORT))
     # librados waits for ever unless it is told otherwise, and would write the
     # log and the admin socket that ceph.conf names.
     return argv + [
         '--client-mount-timeout', connect,
         '--rados-mon-op-timeout', connect,
-        '--rados-osd-op-timeout', stall,
+        '--rados-osd-op-timeout', patience,
         '--admin-socket=', '--log-file=', '--log-to-file=false',
     ]
 
@@ -192,6 +214,7 @@ class _Child:
         self._stderr = self._process.stderr.fileno()
         self._tail = b''
         self._ended = ''
+        self._stuck = False
 
     def watch(self, fifo: int, seconds: float) -> tuple[int, str]:
         """Wait until the child has ended, and end it when it must.
@@ -212,6 +235,7 @@ class _Child:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     if self._ended:
+                        self._stuck = True
                         break
                     self._kill('it took longer than %d s' % seconds)
                     deadline = time.monotonic() + _KILLED_SECONDS
@@ -230,8 +254,13 @@ class _Child:
         return self._outcome()
 
     def close(self) -> None:
-        """Leave no process, zombie or descriptor behind."""
-        if self._process.poll() is None:
+        """Leave no process, zombie or descriptor behind.
+
+        But for a process that hangs in the kernel, where no signal reaches
+        it: waiting for that one could take for ever. The next child that is
+        started sees to what it leaves.
+        """
+        if self._process.poll() is None and not self._stuck:
             self._kill('')
             self._process.wait(_KILLED_SECONDS)
         assert self._process.stderr is not None
@@ -247,17 +276,35 @@ class _Child:
         return bool(chunk)
 
     def _outcome(self) -> tuple[int, str]:
-        status = self._process.wait(_KILLED_SECONDS)
+        status = (None if self._stuck
+                  else self._process.wait(_KILLED_SECONDS))
         os.set_blocking(self._stderr, False)
         try:
             while self._read_stderr():
                 pass
         except BlockingIOError:
             pass
-        tail = self._tail.decode('utf-8', 'replace').strip()
+        said = [_without_secrets(self._whole_lines())]
         if self._ended:
-            tail = '\n'.join(filter(None, (tail, 'killed: ' + self._ended)))
-        return status, tail
+            said.append('killed: ' + self._ended)
+        if status is None:
+            status = -signal.SIGKILL
+            said.append('process %d does not end: it hangs in the kernel'
+                        % self._process.pid)
+        return status, '\n'.join(filter(None, said))
+
+    def _whole_lines(self) -> str:
+        text = self._tail.decode('utf-8', 'replace')
+        if len(self._tail) < _STDERR_TAIL:
+            return text
+        # What a line that was cut off is about can't be known.
+        return text.partition('\n')[2]
+
+
+def _without_secrets(said: str) -> str:
+    """Take out what is in files that the caller may not read."""
+    return _SECRETS.sub(
+        lambda match: (match['before'] or '') + ' (not shown)', said).strip()
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -280,7 +327,8 @@ def export(
     :param image: name of the image
     :param snapshot: name of the snapshot
     :param connect_timeout: seconds that ``rbd`` gives the monitors to answer
-    :param stall_timeout: seconds that ``rbd`` gives an OSD to answer
+    :param stall_timeout: seconds without a byte after which the caller will
+        close the FIFO; what ``rbd`` gives an OSD to answer is a multiple
     :param time_limit: seconds for all of it
     :returns: the exit status of ``rbd`` (an errno; 127: it is not installed;
         negative: the signal that ended it) and the last of what it said

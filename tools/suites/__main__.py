@@ -37,7 +37,8 @@ SUITES = {
     'tools': Suite('suites/tools'),
     'released': Suite('suites/released'),
     # A lab uses the whole machine, and its tests use one lab.
-    'functional': Suite('suites/functional', ('--serial',)),
+    'functional': Suite('suites/functional', ('--serial',), {
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
     'package': Suite('novabuild/package_tests'),
 }
 

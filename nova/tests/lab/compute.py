@@ -265,6 +265,22 @@ class ComputeHost(process.LabFixture):
         """The command lines of all that runs on the host now."""
         return self._namespace.command_lines()
 
+    @property
+    def python(self) -> pathlib.Path:
+        """The interpreter of the Nova under test."""
+        return self._python
+
+    def pids(self, *words: str) -> list[int]:
+        """The pids, seen from outside, of commands with all these words."""
+        return self._namespace.pids(*words)
+
+    def run_as_root(self, *command: process.Argument) -> str:
+        """Run a command as root among the host's mounts.
+
+        :raises LabError: with its output when it fails
+        """
+        return process.run(self._namespace.root_argv(*command))
+
     def leftovers(self, grace: float = 10) -> list[str]:
         """The command lines of what still runs on the host after a while.
 

@@ -171,6 +171,16 @@ class Namespace(process.LabFixture):
             f'--regid={self._account.gid}', '--clear-groups',
             '--pdeathsig', 'KILL', '--', *command]
 
+    def root_argv(self, *command: process.Argument
+                  ) -> list[process.Argument]:
+        """How root runs a command among the mounts in here."""
+        if self._init is None:
+            raise errors.LabError('The namespace is not set up')
+        init = f'/proc/{self._init.pid}/ns'
+        return [
+            'nsenter', f'--mount={init}/mnt',
+            f'--pid={init}/pid_for_children', '--', *command]
+
     def start(self, *command: process.Argument,
               env: dict[str, str]) -> Running:
         """Start a command as the account."""
@@ -186,6 +196,15 @@ class Namespace(process.LabFixture):
         return [one for one in psutil.process_iter()
                 if one.pid not in first and _pid_namespace(one.pid) == inside
                 and _runs(one)]
+
+    def pids(self, *words: str) -> list[int]:
+        """The pids, seen from outside, of commands with all these words."""
+        found = []
+        for one in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if set(words) <= set(one.cmdline()):
+                    found.append(one.pid)
+        return found
 
     def command_lines(self) -> list[str]:
         """The command lines of processes()."""

@@ -38,6 +38,13 @@ class TestChunkSource(test.NoDBTestCase):
     def test_no_chunks(self) -> None:
         self.assertEqual([], self.read_all(http.ChunkSource([]), 10))
 
+    def test_interrupt_changes_nothing(self) -> None:
+        source = http.ChunkSource([b'abc'])
+        source.interrupt()
+        buffer = memoryview(bytearray(3))
+        self.assertEqual(3, source.readinto(buffer))
+        self.assertEqual(b'abc', bytes(buffer))
+
     def test_finish_has_nothing_to_say(self) -> None:
         source = http.ChunkSource([b'abc'])
         self.assertIsNone(source.finish())  # type: ignore[func-returns-value]

@@ -366,9 +366,11 @@ class TestOpenSource(RbdTestCase):
                           FakeExport(b'x', -9, 'killed: it took longer'))
 
     def test_rbd_is_not_installed(self) -> None:
-        self.assert_fails(
-            'rbd is not installed on this host: setpriv: failed',
-            FakeExport(status=127, said='setpriv: failed'))
+        for status in (126, 127):
+            self.assert_fails(
+                'rbd is not installed on this host, or cannot be run: '
+                'setpriv: failed',
+                FakeExport(status=status, said='setpriv: failed'))
 
     def test_privileged_call_fails(self) -> None:
         self.assert_fails(
@@ -416,6 +418,16 @@ class TestOpenSource(RbdTestCase):
         self.assertEqual([2000], [each for each in waited if each])
         self.assert_fifo_is_gone()
 
+    def test_first_byte_has_the_longer_of_two_times(self) -> None:
+        waited = self.spy_on_polls()
+        for connect, stall, patience in ((9, 60, 60), (59, 60, 60),
+                                         (60, 60, 61), (60, 9, 61)):
+            self.flags(rbd_connect_timeout=connect, rbd_stall_timeout=stall,
+                       group='glance')
+            waited.clear()
+            self.fetch(FakeExport(b'x'))
+            self.assertEqual(patience * 1000, waited[0])
+
     def test_nothing_comes_any_more(self) -> None:
         self.flags(rbd_connect_timeout=60, rbd_stall_timeout=1,
                    group='glance')
@@ -428,6 +440,81 @@ class TestOpenSource(RbdTestCase):
         self.assertEqual((61_000, {1000}), (first, set(others)))
         self.assertFalse(os.path.exists(self.path))
         self.assert_fifo_is_gone()
+
+    def test_waiting_read_is_interrupted(self) -> None:
+        for disk_format in ('qcow2', 'raw'):
+            image = {'id': IMAGE_ID, 'disk_format': disk_format}
+            failures: list[str] = []
+            with (mock.patch.object(
+                      nova.privsep.rbd, 'export', FakeExport(stall=True)),
+                  rbd.open_source(image, URL, self.path) as source):
+
+                def read() -> None:
+                    try:
+                        list(source.extents())
+                        source.readinto(memoryview(bytearray(1)))
+                    except transfer.SourceError as error:
+                        failures.append(str(error))
+
+                thread = transfer.native('threading').Thread(target=read)
+                thread.start()
+                source.interrupt()
+                thread.join(60)
+            self.assertEqual(['It was interrupted'], failures)
+            self.assert_fifo_is_gone()
+
+    def test_privileged_side_does_not_come_back(self) -> None:
+        """It is not waited for, but keeps its slot until it does."""
+        self.useFixture(fixtures.MockPatchObject(rbd, '_END_SECONDS', 0.1))
+        self.flags(rbd_connect_timeout=1, rbd_stall_timeout=1,
+                   group='glance')
+        self.flags(thread_pool_size=2, group='nova_sys_admin')
+        rbd._slots.cache_clear()
+        self.addCleanup(rbd._slots.cache_clear)
+        slot = ty.cast(threading.BoundedSemaphore, rbd._slots())
+        back = threading.Event()
+        calls = []
+
+        def hang(*_args: ty.Any, **_kwargs: ty.Any) -> tuple[int, str]:
+            calls.append(threading.current_thread())
+            back.wait()
+            return 0, ''
+
+        with (mock.patch.object(nova.privsep.rbd, 'export', hang),
+              self.assertLogs(rbd.LOG.logger, 'WARNING') as logs):
+            self.assertRaisesRegex(
+                transfer.SourceError, 'No byte came', self.fetch,
+                ty.cast(FakeExport, hang))
+        self.assertIn('still occupies a thread', logs.output[0])
+        self.assert_fifo_is_gone()
+        self.assertFalse(slot.acquire(blocking=False))
+        back.set()
+        for thread in calls:
+            thread.join()
+        self.assertTrue(slot.acquire(blocking=False))
+
+    def test_leftovers_of_a_killed_process(self) -> None:
+        temporary = self.useFixture(fixtures.TempDir()).path
+        self.useFixture(fixtures.MonkeyPatch('tempfile.tempdir', temporary))
+        paths = {}
+        for name in ('old', 'empty', 'read', 'new', 'other'):
+            paths[name] = tempfile.mkdtemp(
+                prefix='some-' if name == 'other' else 'nova-rbd-')
+            if name != 'empty':
+                os.mkfifo(os.path.join(paths[name], 'stream'))
+        reader = os.open(os.path.join(paths['read'], 'stream'),
+                         os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        for name in paths.keys() - {'new'}:
+            os.utime(paths[name], (0, 0))
+        rbd._remove_leftovers.cache_clear()
+        self.addCleanup(rbd._remove_leftovers.cache_clear)
+
+        self.fetch(FakeExport(b'x'))
+
+        self.assertEqual(
+            {'read', 'new', 'other'},
+            {name for name, path in paths.items() if os.path.exists(path)})
 
     def test_finish_tells_of_a_failed_export(self) -> None:
         image = {'id': IMAGE_ID}

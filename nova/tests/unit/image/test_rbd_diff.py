@@ -95,7 +95,7 @@ class TestDecoder(test.NoDBTestCase):
                                  decode(VALID, most, piece))
 
     def test_nothing_allocated(self) -> None:
-        for count in (0, 1, (1 << 64) - 1):
+        for count in (0, 1, (1 << 63) - 1):
             self.assertEqual((count, []),
                              decode(BANNER + name() + size(count) + END))
 
@@ -145,6 +145,9 @@ class TestDecoder(test.NoDBTestCase):
             ('no size', BANNER + name() + END),
             ('two sizes', begin + size(100) + END),
             ('two sizes', begin + size(0) + END),
+            ('a size of 9223372036854775808',
+             BANNER + name() + size(1 << 63) + END),
+            ('a size of', BANNER + name() + size(most) + END),
             ('outside', BANNER + name() + data(0, b'x') + size(9) + END),
             ('outside', BANNER + name() + zeros(0, 1) + size(9) + END),
             ('outside', begin + data(100, b'x') + END),
@@ -200,12 +203,12 @@ class TestDecoder(test.NoDBTestCase):
         self.assertEqual([], list(reading))
 
     def test_asks_for_few_bytes_whatever_the_stream_says(self) -> None:
-        begin = BANNER + name() + size((1 << 64) - 1)
+        begin = BANNER + name() + size((1 << 63) - 1)
         for content in (
             BANNER + name(b'snap', (1 << 32) - 1),
             BANNER + name(b'snap', 4096) + bytes(4096),
-            begin + data(0, b'', (1 << 64) - 2),
-            begin + zeros(0, (1 << 64) - 2) + END,
+            begin + data(0, b'', (1 << 63) - 2),
+            begin + zeros(0, (1 << 63) - 2) + END,
         ):
             stream = Stream(content)
             decoder = rbd_diff.Decoder(stream.readinto, 'snap')

@@ -125,6 +125,9 @@ class MemorySource:
     def finish(self) -> None:
         self.finished.append(self.taken)
 
+    def interrupt(self) -> None:
+        pass
+
 
 class HashVerifier:
     """Remembers what it was given, and when it was asked."""
@@ -540,6 +543,16 @@ class TestFailures(TransferTestCase):
                 self.assert_fails(OSError, 'File too large', source,
                                   HashVerifier())
 
+    def test_zeros_without_end(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with contextlib.ExitStack() as stack:
+            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE,
+                           (soft, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
+            # To hash them all would take a thousand years.
+            self.assert_fails(OSError, 'File too large',
+                              MemorySource([], 1 << 62), HashVerifier())
+
     def test_size_that_no_file_can_have(self) -> None:
         self.make(b'left by an attempt that was killed')
         self.assertRaises(
@@ -722,6 +735,30 @@ class TestDestination(TransferTestCase):
         self.assertEqual(b'of somebody else',
                          pathlib.Path(partial).read_bytes())
 
+    def test_error_names_the_file(self) -> None:
+        def fail(*_args: ty.Any) -> int:
+            # As the system calls on descriptors do: without a name.
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        for name in ('pwrite', 'ftruncate', 'fsync'):
+            with mock.patch.object(os, name, fail):
+                error = self.assertRaises(OSError, self.fetch)
+            self.assertEqual((errno.EDQUOT, self.path),
+                             (error.errno, error.filename))
+            self.assertIn(self.path, str(error))
+            self.assertEqual([], os.listdir(self.directory))
+
+    def test_leftover_goes_before_anything_is_written(self) -> None:
+        # It may be what has filled the disk.
+        pathlib.Path(self.path).write_bytes(b'leftover')
+
+        def check(directory: str) -> bool:
+            self.assertEqual([], os.listdir(directory))
+            return False
+
+        self.replace(nova.privsep.utils, 'supports_direct_io', check)
+        self.fetch()
+
     def test_filesystem_without_direct_writes(self) -> None:
         self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: False)
@@ -826,6 +863,39 @@ class TestKilled(TransferTestCase):
             KeyboardInterrupt, transfer.transfer, source, self.path)
         threads[0].join(10)
         self.assertFalse(threads[0].is_alive())
+        self.assertEqual([], os.listdir(self.directory))
+
+    def test_waiting_read_is_interrupted(self) -> None:
+        event = transfer.native('threading').Event
+        waits, interrupted = event(), event()
+
+        class Mute(MemorySource):
+            def readinto(self, buffer: memoryview) -> int:
+                waits.set()
+                if not interrupted.wait(60):
+                    raise AssertionError('nobody interrupts it')
+                raise transfer.SourceError(reason='interrupted')
+
+            def interrupt(self) -> None:
+                interrupted.set()
+
+        def kill_the_caller(work: Callable[[], None]) -> Callable[[], None]:
+            def quiet() -> None:
+                with contextlib.suppress(transfer.SourceError):
+                    work()
+
+            def call() -> None:
+                transfer.native('threading').Thread(target=quiet).start()
+                waits.wait(60)
+                raise KeyboardInterrupt
+
+            return call
+
+        self.replace(utils, 'tpool_wrap', kill_the_caller)
+        self.assertRaises(
+            KeyboardInterrupt, transfer.transfer,
+            Mute([(0, b'x')], endless=True), self.path)
+        self.assertTrue(interrupted.is_set())
         self.assertEqual([], os.listdir(self.directory))
 
 

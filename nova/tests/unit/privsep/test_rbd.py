@@ -10,6 +10,7 @@ import errno
 import os
 import pathlib
 import shutil
+import signal
 import stat
 import time
 import typing as ty
@@ -40,6 +41,10 @@ BAD_PATHS = (
 # To Ceph these are several files, or a path of its own making.
 BAD_CONFS = ('/etc/a.conf,/tmp/b', '/etc/a.conf;/tmp/b', '/etc/a /tmp/b',
              '/etc/$name.conf')
+BAD_USERS = ('nova,other', 'nova;x', 'a b', '$pid', '$name')
+#: Each is refused, in few words.
+ENORMOUS = ('x' * 10_000_000, b'x' * 10_000_000, ['x'] * 1_000_000,
+            '/' + 'x' * 10_000_000, 10 ** 3000)
 BAD_SECONDS = (0, -1, 24 * 60 * 60 + 1, 1.5, '5', None, True, float('inf'))
 
 
@@ -133,7 +138,7 @@ class TestCommandLine(test.NoDBTestCase):
                  '--path', '-', '--no-progress', '--id', 'nova',
                  '--client-mount-timeout', '5',
                  '--rados-mon-op-timeout', '5',
-                 '--rados-osd-op-timeout', '60',
+                 '--rados-osd-op-timeout', '3840',
                  '--admin-socket=', '--log-file=', '--log-to-file=false'],
                 self.command_line(command=command))
 
@@ -146,7 +151,8 @@ class TestCommandLine(test.NoDBTestCase):
             ('import', 'rm', 'export --x', 'Export', '', None, 'ls')]
         for name in ('pool', 'image', 'snapshot'):
             cases += [(name, value) for value in BAD_NAMES]
-        cases += [('user', value) for value in BAD_NAMES if value]
+        cases += [('user', value) for value in BAD_NAMES + BAD_USERS
+                  if value != '']
         cases += [('conf', value) for value in BAD_PATHS + BAD_CONFS]
         for name in ('connect_timeout', 'stall_timeout'):
             cases += [(name, value) for value in BAD_SECONDS]
@@ -159,6 +165,13 @@ class TestCommandLine(test.NoDBTestCase):
         line = self.command_line(connect_timeout=1, stall_timeout=86400)
         self.assertIn('1', line)
         self.assertIn('86400', line)
+
+    def test_enormous_values(self) -> None:
+        for name in ARGUMENTS:
+            for value in ENORMOUS:
+                error = self.assertRaises(
+                    ValueError, self.command_line, **{name: value})
+                self.assertLess(len(str(error)), 300)
 
 
 class TestOpenFifo(PrivsepRbdTestCase):
@@ -351,12 +364,46 @@ class TestExport(PrivsepRbdTestCase):
 
     def test_says_very_much(self) -> None:
         status, said = self.export(
-            'head -c 1000000 /dev/zero | tr "\\0" x >&2; '
-            'echo the end >&2',
+            'yes 0123456789 | head -c 1100000 >&2; echo the end >&2',
             self.reader())
         self.assertEqual(0, status)
-        self.assertTrue(said.endswith('xxxthe end'), said[-20:])
+        lines = said.split('\n')
+        # Whole ones, as many as there is room for.
+        self.assertEqual({'0123456789'}, set(lines[:-1]))
+        self.assertEqual('the end', lines[-1])
+        self.assertLess(4000, len(said))
         self.assertLessEqual(len(said), 4096)
+
+    def test_says_what_is_in_a_keyring(self) -> None:
+        # Lines of rbd 16.2, for keyrings that are damaged in some way.
+        key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
+        before = '2026-01-01T00:00:00.000+0000 7fbc1 -1 auth: '
+        parsing = before + 'error parsing file /etc/ceph/k:'
+        for line, shown in (
+            (f'{parsing} error setting modifier for [client.nova] type=key '
+             f'val={key}: Malformed input', f'{parsing} (not shown)'),
+            (f'{parsing} error setting modifier for [client.nova] type=key '
+             f'{key[:-2]} val==: Malformed input', f'{parsing} (not shown)'),
+            (f'{parsing} bad entity name in keyring: hunter2',
+             f'{parsing} (not shown)'),
+            (f'rbd: no such key {key}, sorry',
+             'rbd: no such key  (not shown), sorry'),
+            (f'{before}failed to load /etc/ceph/k: (5) Input/output error',
+             f'{before}failed to load /etc/ceph/k: (5) Input/output error'),
+        ):
+            self.assertEqual(
+                (5, f'{shown}\nrbd: couldn\'t connect'),
+                self.export(f'echo "{line}" >&2; '
+                            'echo "rbd: couldn\'t connect" >&2; exit 5',
+                            self.reader()))
+
+    def test_says_one_line_longer_than_is_kept(self) -> None:
+        # Its beginning, which tells that it is about a keyring, is lost.
+        status, said = self.export(
+            'printf "error parsing file k: val=" >&2; '
+            'head -c 10000 /dev/zero | tr "\\0" S >&2; '
+            'echo >&2; echo the end >&2; exit 5', self.reader())
+        self.assertEqual((5, 'the end'), (status, said))
 
     def test_says_what_is_no_text(self) -> None:
         self.assertEqual(
@@ -426,6 +473,21 @@ class TestExport(PrivsepRbdTestCase):
                          (status, said))
         # Gone, and not a zombie either.
         self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
+
+    def test_hangs_in_the_kernel(self) -> None:
+        # There no signal reaches it, which a test cannot have.
+        self.set('_KILLED_SECONDS', 0.1)
+        reader = self.reader(hang_up_after=1)
+        with mock.patch.object(nova.privsep.rbd.os, 'killpg') as killpg:
+            status, said = self.export('echo $$; exec sleep 600', reader)
+        pid = int(reader.content)
+        killpg.assert_called_once_with(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.assertEqual(
+            (-9, 'killed: the reader closed the stream\n'
+             'process %d does not end: it hangs in the kernel' % pid),
+            (status, said))
 
     def test_its_children_are_killed_with_it(self) -> None:
         reader = self.reader(hang_up_after=1)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One compute service for all tests of a class, and faults around it."""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import time
+from typing import Any
+from typing import ClassVar
+import unittest
+
+from nova.tests.functional.image_rbd import base
+from nova.tests.lab import cloud as lab_cloud
+from nova.tests.lab import compute
+from nova.tests.lab import config
+from nova.tests.lab import errors
+from nova.tests.lab import process
+from nova.tests.lab import service as lab_service
+
+MIB = base.MIB
+
+#: Seconds within which a time limit has to hold.
+SLACK = 2.0
+
+_clouds: dict[str, lab_cloud.Cloud] = {}
+
+
+class ServiceTestCase(base.LabTestCase):
+    """A class has a host, a running service, and files for images.
+
+    All classes of a module have the same cloud.
+
+    What a test changes on the host it changes back; that neither a process
+    nor a file, thread or descriptor is left is looked at after each test.
+    """
+
+    # So that any bytes will do for an image of a dense format.
+    GLANCE = {'options': {
+        'image_format': {'require_image_format_match': False}}}
+    EVENTLET: ClassVar[bool] = False
+    #: Sections of nova.conf.
+    OPTIONS: ClassVar[config.Options] = {}
+    #: [glance] of nova.conf. The first byte may take long from a slow OSD.
+    USUAL: ClassVar[dict[str, Any]] = {
+        'rbd_connect_timeout': 20, 'rbd_stall_timeout': 2, 'num_retries': 0}
+
+    shared_host: ClassVar[compute.ComputeHost]
+    service: ClassVar[lab_service.Service]
+    image: ClassVar[pathlib.Path]
+    #: Long enough to be in the middle of it, where the OSD is slow.
+    large_image: ClassVar[pathlib.Path]
+
+    @classmethod
+    def make_cloud(cls) -> lab_cloud.Cloud:
+        """The cloud of all classes of the module."""
+        if cls.__module__ not in _clouds:
+            cloud = lab_cloud.Cloud(**cls.GLANCE)
+            cloud.setUp()
+            _clouds[cls.__module__] = cloud
+            unittest.addModuleCleanup(
+                lambda: _clouds.pop(cls.__module__).cleanUp())
+        return _clouds[cls.__module__]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        host = compute.ComputeHost(cls.cloud, name=cls.__name__)
+        cls._use(host)
+        cls.shared_host = host
+        host.configure({**cls.OPTIONS, 'glance': cls.USUAL})
+        cls.start_service()
+        folder = cls.cloud.directory / 'images'
+        folder.mkdir(exist_ok=True)
+        cls.image = folder / 'image'
+        cls.image.write_bytes(os.urandom(8 * MIB + 511))
+        cls.large_image = folder / 'large'
+        cls.large_image.write_bytes(os.urandom(48 * MIB))
+
+    @classmethod
+    def _use(cls, fixture: process.LabFixture) -> None:
+        fixture.setUp()
+        cls.addClassCleanup(fixture.cleanUp)
+
+    @classmethod
+    def start_service(cls) -> None:
+        """Start a service, after the one there was has ended."""
+        cls.service = lab_service.Service(
+            cls.shared_host, eventlet=cls.EVENTLET)
+        cls._use(cls.service)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.before = self.resources()
+
+    def make_host(self) -> compute.ComputeHost:
+        """The host of the class, in place of one for each test."""
+        return self.shared_host
+
+    def _assert_nothing_left(self) -> None:
+        self.assertTrue(process.wait_for(
+            lambda: not self.shared_host.pids('rbd'), 10))
+        [_daemon] = self.daemons()
+        self.assertEqual([], os.listdir(self.shared_host.directory / 'tmp'))
+        self.assertEqual([], [name for name in self._instance_files()
+                              if name.endswith('.partial')])
+        shutil.rmtree(self.out().parent)
+        process.wait_for(lambda: self.resources() == self.before, 10, 0.5)
+        self.assertEqual(self.before, self.resources())
+
+    def resources(self) -> tuple[list[str], list[str]]:
+        """The threads and descriptors of the service."""
+        answer = self.service.ask('resources').answer()
+        # Connections to Glance and Keystone are kept for later.
+        return answer['threads'], [
+            target for target in answer['descriptors']
+            if not target.startswith('socket:')
+            and target != 'anon_inode:[eventpoll]']
+
+    def daemons(self) -> list[int]:
+        """The pids of privsep daemons."""
+        return self.shared_host.pids(
+            str(self.shared_host.python.parent / 'privsep-helper'))
+
+    def configure(self, **glance: config.Value | None) -> None:
+        """Set options of [glance] until the end of the test."""
+        self._reload(glance)
+        self.addCleanup(self._reload, {})
+
+    def _reload(self, glance: dict[str, config.Value | None]) -> None:
+        self.shared_host.configure(
+            {**self.OPTIONS, 'glance': self.USUAL | glance})
+        self.service.ask('reload').answer()
+
+    def write_ceph_conf(self, **options: config.Value | None) -> pathlib.Path:
+        """Have a ceph.conf with other options used, until the test ends."""
+        path = self.shared_host.directory / 'other.conf'
+        known = self.cloud.ceph.client_options(self.shared_host.keyring)
+        config.write(path, config.render(config.merge(
+            known, {'global': {name.replace('_', ' '): value
+                               for name, value in options.items()}})))
+        self.addCleanup(path.unlink, missing_ok=True)
+        self.configure(rbd_ceph_conf=path)
+        return path
+
+    def write_keyring(self, text: str) -> pathlib.Path:
+        """Have another keyring used, until the test ends."""
+        path = config.write(
+            self.shared_host.directory / 'other.keyring', text, 0o600)
+        self.addCleanup(path.unlink, missing_ok=True)
+        self.write_ceph_conf(keyring=path)
+        return path
+
+    def fetch(self, image_id: str, name: str = 'out') -> compute.Fetched:
+        """Download an image, from the first byte to the last."""
+        return self.service.fetch(image_id, self.out(name)).fetched()
+
+    def assert_by_http(
+        self, reason: str, image_id: str, fetched: compute.Fetched,
+        path: pathlib.Path | None = None,
+    ) -> None:
+        """It came by HTTP, and one warning says why."""
+        self.assert_same(path or self.image, fetched)
+        self.assert_fetched_by('http', image_id, fetched)
+        [warning] = self.warnings(fetched.log)
+        self.assertIn(
+            'Image %s could not be fetched by rbd, the next source is tried: '
+            % image_id, warning)
+        self.assertRegex(warning, reason)
+
+    def assert_by_rbd(
+        self, image_id: str, fetched: compute.Fetched,
+        path: pathlib.Path | None = None,
+    ) -> None:
+        """It came from Ceph, and nobody complains."""
+        self.assert_same(path or self.image, fetched)
+        self.assert_fetched_by('rbd', image_id, fetched)
+        self.assertEqual([], self.warnings(fetched.log))
+
+    @contextlib.contextmanager
+    def slow_osd(self, seconds: float) -> Iterator[None]:
+        """Have the OSD take that long for each operation, one by one."""
+        def delay(probability: float) -> None:
+            option = '--osd-debug-inject-dispatch-delay-'
+            self.cloud.ceph.ceph(
+                'tell', 'osd.0', 'injectargs',
+                f'{option}duration={seconds} '
+                f'{option}probability={probability}')
+
+        delay(1)
+        try:
+            yield
+        finally:
+            delay(0)
+
+    @contextlib.contextmanager
+    def stopped(self, pid: int) -> Iterator[None]:
+        """Have a process stand still."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def rbd_pid(self, after: int = 0) -> int:
+        """Wait for an rbd that has written so many bytes; its pid."""
+        found: list[int] = []
+
+        def runs() -> bool:
+            found[:] = [pid for pid in self.shared_host.pids('rbd', '--pool')
+                        if _written(pid) >= after]
+            return bool(found)
+
+        if not process.wait_for(runs, 60, 0.01):
+            raise errors.LabError('There is no rbd that has written %d bytes'
+                                  % after)
+        return found[0]
+
+    @staticmethod
+    def now() -> float:
+        return time.monotonic()
+
+    def wait_for_log(self, text: str, request: lab_service.Request) -> None:
+        """Wait until the service has logged something."""
+        if not process.wait_for(
+                lambda: request.done or
+                text in self.service.log.read_text(errors='replace'), 60,
+                0.02):
+            raise errors.LabError('The service does not log: %s' % text)
+
+
+def _written(pid: int) -> int:
+    try:
+        text = pathlib.Path('/proc/%d/io' % pid).read_text(encoding='ascii')
+    except OSError:
+        return -1
+    return int(text.partition('wchar:')[2].split()[0])

@@ -1,0 +1,561 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whatever is wrong with Ceph, the host or the disk: no wrong image, no hang.
+
+Each fault ends in the right image by the next source and one warning, or in
+one error that says what is wrong; nothing is left.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import threading
+
+from oslo_utils import uuidutils
+
+from nova.tests.functional.image_rbd import base
+from nova.tests.functional.image_rbd import service_base
+from nova.tests.lab import errors
+from nova.tests.lab import process
+
+MIB = base.MIB
+#: As Ceph makes them; this one is nobody's.
+KEY = 'AQB' + 'A' * 35 + '=='
+
+
+class TestRefused(service_base.ServiceTestCase):
+    """Ceph, or what the host knows of it, is not as it should be."""
+
+    def fetch_by_http(self, reason: str) -> None:
+        image_id = self.upload(self.image, 'iso')
+        self.assert_by_http(reason, image_id, self.fetch(image_id))
+
+    def test_nothing_is_wrong(self):
+        for disk_format in ('iso', 'raw'):
+            image_id = self.upload(self.image, disk_format)
+            self.assert_by_rbd(image_id, self.fetch(image_id))
+
+    def fetch_from_nowhere(self, image_id: str, kind: str) -> list[str]:
+        """HTTP can't find it either, which ends in the usual error."""
+        error = self.assertRaises(
+            errors.FetchFailed, self.fetch, image_id)
+        self.assertFalse(self.out().exists())
+        self.assertEqual(kind, error.kind, error)
+        return self.warnings(error.log)
+
+    def test_no_such_image(self):
+        image_id = self.upload(self.image, 'iso')
+        ceph = self.cloud.ceph
+        ceph.rbd('rename', 'images/' + image_id, 'images/moved')
+        self.addCleanup(
+            ceph.rbd, 'rename', 'images/moved', 'images/' + image_id)
+
+        [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
+
+        self.assertIn('ended with status 2: rbd: error opening image %s: (2) '
+                      'No such file' % image_id, warning)
+
+    def test_no_such_snapshot(self):
+        image_id = self.upload(self.image, 'raw')
+        snap = 'images/%s@' % image_id
+        ceph = self.cloud.ceph
+        ceph.rbd('snap', 'rename', snap + 'snap', snap + 'moved')
+        self.addCleanup(
+            ceph.rbd, 'snap', 'rename', snap + 'moved', snap + 'snap')
+
+        [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
+
+        self.assertIn('ended with status 2: ', warning)
+
+    def test_no_such_pool(self):
+        image_id = self.upload(self.image, 'iso')
+        ceph = self.cloud.ceph
+        ceph.ceph('osd', 'pool', 'rename', 'images', 'moved')
+        self.addCleanup(
+            ceph.ceph, 'osd', 'pool', 'rename', 'moved', 'images')
+
+        [warning] = self.fetch_from_nowhere(
+            image_id, 'HTTPInternalServerError')
+
+        self.assertIn("ended with status 2: rbd: error opening pool 'images'",
+                      warning)
+
+    def test_unknown_user(self):
+        self.configure(rbd_user='stranger')
+        self.fetch_by_http("rbd: couldn't connect to the cluster")
+
+    def test_user_without_rights(self):
+        # Who may talk to the monitors, and to no OSD.
+        keyring = self.cloud.ceph.create_user(
+            'poor', {'mon': 'profile rbd'})
+        self.write_keyring(keyring.read_text())
+        self.configure(rbd_user='poor', rbd_ceph_conf=(
+            self.shared_host.directory / 'other.conf'))
+        self.fetch_by_http('status 1: .*Operation not permitted')
+
+    def test_wrong_key(self):
+        self.write_keyring('[client.nova]\n\tkey = AQBhZ2VuY3kAAxAA9jJ'
+                           'Zr4sQvL6Sx7jkXXXXXXXXYg==\n')
+        self.fetch_by_http("status (1|13|22): .*couldn't connect")
+
+    def test_no_keyring(self):
+        self.write_ceph_conf(keyring='/nowhere/keyring')
+        self.fetch_by_http("status (2|13): .*couldn't connect")
+
+    def test_keyring_is_a_directory(self):
+        self.write_ceph_conf(keyring=self.shared_host.directory)
+        self.fetch_by_http("status 21: .*couldn't connect")
+
+    def test_what_is_in_a_damaged_keyring_is_not_told(self):
+        # rbd says it, as root; the service must not get to know.
+        for text in (f'[client.nova]\n\tkey = {KEY}\n',
+                     f'[client.nova]\n\tkey {KEY}\n',
+                     f'[client.nova]\n\tsecret = {KEY}\n',
+                     f'[{KEY}]\n\tkey = x\n'):
+            self.write_keyring(text)
+            image_id = self.upload(self.image, 'iso')
+            fetched = self.fetch(image_id)
+            self.assert_by_http("couldn't connect", image_id, fetched)
+            said = '\n'.join(fetched.log)
+            self.assertIn('error parsing file', said)
+            self.assertNotIn(KEY[:20], said)
+            self.assertNotIn(KEY[:20], self.service.log.read_text())
+
+    def test_no_ceph_conf(self):
+        self.configure(rbd_ceph_conf='/nowhere/ceph.conf')
+        self.fetch_by_http(r'not in \[glance\] rbd_ceph_conf .*No such file')
+
+    def test_ceph_conf_is_garbage(self):
+        path = self.write_ceph_conf()
+        for content in (b'', b'\0\xff' * 1000, b'[global', b'fsid', b'[a]\n'):
+            path.write_bytes(content)
+            self.fetch_by_http(r'not in \[glance\] rbd_ceph_conf')
+
+    def test_ceph_conf_is_garbage_below_the_fsid(self):
+        path = self.write_ceph_conf()
+        path.write_text(path.read_text() + '[\n[client.nova\nx y z\n')
+        self.fetch_by_http('rbd export ended with status 1: .*parse error')
+
+    def test_monitor_has_no_address(self):
+        # rbd complains on its standard output, where the image should be.
+        self.write_ceph_conf(mon_host='garbage garbage')
+        self.fetch_by_http("status 22: .*couldn't connect")
+
+    def test_cluster_is_another_one(self):
+        self.write_ceph_conf(fsid=uuidutils.generate_uuid())
+        self.fetch_by_http('It is in the Ceph cluster %s, which is not in'
+                           % self.cloud.ceph.fsid)
+
+    def test_rbd_is_not_installed(self):
+        # The programs of the host, all but this one.
+        stage = self.shared_host.directory / 'programs'
+        run = self.shared_host.run_as_root
+        run('sh', '-c', 'set -e; mkdir -p "$1/all" "$1/some"; '
+            'mount --bind /usr/bin "$1/all"; '
+            'cp -rs "$1/all/." "$1/some/"; rm "$1/some/rbd"; '
+            'mount --bind "$1/some" /usr/bin', 'sh', stage)
+        try:
+            self.fetch_by_http(
+                'rbd is not installed on this host, or cannot be run: ')
+        finally:
+            run('umount', '/usr/bin')
+            run('sh', '-c', 'umount "$1/all" && rm -r "$1"', 'sh', stage)
+
+    def test_rbd_cannot_be_run(self):
+        run = self.shared_host.run_as_root
+        run('mount', '--bind', '/dev/null', '/usr/bin/rbd')
+        try:
+            self.fetch_by_http(
+                'rbd is not installed on this host, or cannot be run: ')
+        finally:
+            run('umount', '/usr/bin/rbd')
+
+    def test_glance_goes_away_meanwhile(self):
+        with Mute() as mute:
+            self.write_ceph_conf(mon_host=mute.address)
+            self.configure(rbd_connect_timeout=4, rbd_ceph_conf=(
+                self.shared_host.directory / 'other.conf'))
+            image_id = self.upload(self.image, 'iso')
+            glance = self.cloud.glance.service.daemon
+            request = self.service.fetch(image_id, self.out())
+            self.rbd_pid()
+            glance.kill()
+            try:
+                error = self.assertRaises(
+                    errors.FetchFailed, request.fetched)
+            finally:
+                glance.start()
+
+        self.assertEqual('GlanceConnectionFailed', error.kind)
+        [warning] = [line for line in self.warnings(error.log)
+                     if 'could not be fetched by rbd' in line]
+        self.assertIn('status 110', warning)
+        self.assertFalse(self.out().exists())
+
+
+class Mute:
+    """A server that accepts connections, and says nothing."""
+
+    def __init__(self, accept: bool = True) -> None:
+        """Make one.
+
+        :param accept: whether the kernel accepts connections at all; if not,
+            nothing answers, as if a firewall dropped what comes
+        """
+        self._stack = contextlib.ExitStack()
+        self._accept = accept
+        self.address = ''
+
+    def __enter__(self) -> 'Mute':
+        server = self._stack.enter_context(socket.socket())
+        server.bind(('127.0.0.1', 0))
+        server.listen(100 if self._accept else 0)
+        self.address = 'v2:127.0.0.1:%d' % server.getsockname()[1]
+        if not self._accept:
+            # These fill the queue.
+            for _number in range(4):
+                client = self._stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(server.getsockname())
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+
+class TestTimeLimits(service_base.ServiceTestCase):
+    """A limit holds within two seconds; what moves is never ended."""
+
+    def test_monitor_does_not_answer(self):
+        small = self.files / 'small'
+        small.write_bytes(os.urandom(4096))
+        image_id = self.upload(small, 'iso')
+        conf = self.shared_host.directory / 'other.conf'
+        with Mute() as mute, Mute(accept=False) as dropped:
+            for address in ('v2:127.0.0.1:%d' % process.free_port(),
+                            mute.address, dropped.address):
+                self.write_ceph_conf(mon_host=address)
+                for connect, stall in ((1, 60), (4, 1)):
+                    self.configure(
+                        rbd_ceph_conf=conf, rbd_connect_timeout=connect,
+                        rbd_stall_timeout=stall)
+                    fetched = self.fetch(image_id)
+                    self.assert_same(small, fetched)
+                    [warning] = self.warnings(fetched.log)
+                    self.assertIn("ended with status 110: ", warning)
+                    self.assertIn("couldn't connect to the cluster", warning)
+                    self.assertLess(connect, fetched.seconds)
+                    # What HTTP takes for so small an image is in it, too.
+                    self.assertLess(
+                        fetched.seconds, connect + service_base.SLACK)
+
+    def fetch_while_osd_is_stopped(
+        self, after: int, disk_format: str, path: pathlib.Path,
+    ) -> None:
+        """The OSD stops for good; HTTP, which needs it, too, waits."""
+        image_id = self.upload(path, disk_format)
+        self.configure(rbd_stall_timeout=3)
+        request = self.service.fetch(image_id, self.out())
+        if after:
+            self.rbd_pid(after)
+        with self.stopped(self.cloud.ceph.osd.pid):
+            begin = self.now()
+            self.wait_for_log('Image %s could not be fetched' % image_id,
+                              request)
+            seconds = self.now() - begin
+        fetched = request.fetched()
+        self.assert_by_http(
+            'No byte came for 3 seconds', image_id, fetched, path)
+        # The last byte may have come a little before, or after.
+        self.assertLess(1.5, seconds)
+        self.assertLess(seconds, 3 + service_base.SLACK)
+
+    def test_osd_is_stopped_before(self):
+        for connect, limit in ((1, 3), (3, 4)):
+            image_id = self.upload(self.image, 'iso')
+            self.configure(rbd_stall_timeout=3, rbd_connect_timeout=connect)
+            with self.stopped(self.cloud.ceph.osd.pid):
+                begin = self.now()
+                request = self.service.fetch(image_id, self.out())
+                self.wait_for_log('Image %s could not be fetched' % image_id,
+                                  request)
+                seconds = self.now() - begin
+            self.assert_by_http('No byte came for %d seconds' % limit,
+                                image_id, request.fetched())
+            self.assertLess(limit, seconds)
+            self.assertLess(seconds, limit + service_base.SLACK)
+
+    def test_osd_is_stopped_in_the_middle(self):
+        with self.slow_osd(0.05):
+            for disk_format in ('iso', 'raw'):
+                self.fetch_while_osd_is_stopped(
+                    8 * MIB, disk_format, self.large_image)
+
+    def test_osd_goes_on_in_time(self):
+        image_id = self.upload(self.large_image, 'iso')
+        self.configure(rbd_stall_timeout=4)
+        with self.slow_osd(0.05):
+            request = self.service.fetch(image_id, self.out())
+            self.rbd_pid(8 * MIB)
+            with self.stopped(self.cloud.ceph.osd.pid):
+                self.assertFalse(process.wait_for(
+                    lambda: request.done, 2.5))
+            fetched = request.fetched()
+        self.assert_by_rbd(image_id, fetched, self.large_image)
+
+    def test_slow_but_moving(self):
+        # Each of the reads under way waits for those before it, so that it
+        # takes longer than the stall timeout; bytes come all the time.
+        image_id = self.upload(self.large_image, 'iso')
+        self.configure(rbd_stall_timeout=3)
+        with self.slow_osd(0.3):
+            fetched = self.fetch(image_id)
+        self.assert_by_rbd(image_id, fetched, self.large_image)
+        self.assertLess(3, fetched.seconds)
+
+    def test_rbd_stands_still(self):
+        image_id = self.upload(self.large_image, 'raw')
+        self.configure(rbd_stall_timeout=2)
+        with self.slow_osd(0.05):
+            request = self.service.fetch(image_id, self.out())
+            with self.stopped_rbd():
+                fetched = request.fetched()
+        self.assert_by_http('No byte came for 2 seconds', image_id, fetched,
+                            self.large_image)
+
+    @contextlib.contextmanager
+    def stopped_rbd(self):
+        pid = self.rbd_pid(8 * MIB)
+        os.kill(pid, signal.SIGSTOP)
+        yield
+        # Killed, though it stood still.
+        self.assertFalse(os.path.exists('/proc/%d' % pid))
+
+
+class TestKilled(service_base.ServiceTestCase):
+    """Something dies in the middle."""
+
+    def setUp(self):
+        super().setUp()
+        self.image_id = self.upload(self.large_image, 'iso')
+
+    def test_rbd(self):
+        with self.slow_osd(0.05):
+            request = self.service.fetch(self.image_id, self.out())
+            os.kill(self.rbd_pid(8 * MIB), signal.SIGKILL)
+            fetched = request.fetched()
+        self.assert_by_http('rbd export ended with status -9', self.image_id,
+                            fetched, self.large_image)
+
+    def test_privsep_daemon(self):
+        with self.slow_osd(0.05):
+            request = self.service.fetch(self.image_id, self.out())
+            rbd = self.rbd_pid(8 * MIB)
+            [daemon] = self.daemons()
+            os.kill(daemon, signal.SIGKILL)
+            self.assertTrue(process.wait_for(
+                lambda: not os.path.exists('/proc/%d' % rbd), 10))
+            fetched = request.fetched()
+        warnings = [line for line in self.warnings(fetched.log)]
+        self.assert_same(self.large_image, fetched)
+        self.assertEqual(1, len(warnings), warnings)
+        self.assertIn('The privileged export failed: ', warnings[0])
+        self.assertEqual(1, self.cloud.glance.downloads(self.image_id))
+        # It is started again when it is needed.
+        image_id = self.upload(self.image, 'raw')
+        self.assert_by_rbd(image_id, self.fetch(image_id))
+        [again] = self.daemons()
+        self.assertNotEqual(daemon, again)
+        # What it was started with anew is no leak.
+        self.before = self.resources()
+
+    def test_service_in_the_middle(self):
+        with self.slow_osd(0.05):
+            self.service.fetch(self.image_id, self.out())
+            self.rbd_pid(8 * MIB)
+            self.kill_service()
+        self.assertEqual(
+            [], os.listdir(self.shared_host.directory / 'tmp'))
+        self.restart()
+
+    def test_service_before_the_first_byte(self):
+        temporary = self.shared_host.directory / 'tmp'
+        self.configure(rbd_stall_timeout=60)
+        with self.stopped(self.cloud.ceph.osd.pid):
+            self.service.fetch(self.image_id, self.out())
+            self.rbd_pid()
+            self.kill_service()
+        # That nobody can remove at once but the next service can.
+        [left] = temporary.iterdir()
+        self.assertEqual(['stream'], os.listdir(left))
+        os.utime(left, (0, 0))
+        self.restart()
+
+    def kill_service(self) -> None:
+        """As the kernel does when there is no memory."""
+        self.service.kill()
+        # The daemon ends by itself, and rbd with it.
+        self.assertEqual([], self.shared_host.leftovers())
+        self.assertEqual([], os.listdir(self.out().parent))
+
+    def restart(self) -> None:
+        self.start_service()
+        self.before = self.resources()
+        fetched = self.fetch(self.image_id)
+        self.assert_by_rbd(self.image_id, fetched, self.large_image)
+
+    def test_service_is_told_to_end(self):
+        self.configure(rbd_stall_timeout=60)
+        with self.slow_osd(0.05):
+            self.service.fetch(self.image_id, self.out())
+            self.rbd_pid(8 * MIB)
+            self.service.kill(signal.SIGTERM)
+            self.assertEqual([], self.shared_host.leftovers())
+        self.assertEqual([], os.listdir(self.out().parent))
+        self.start_service()
+        self.before = self.resources()
+
+
+class TestManyAtOnce(service_base.ServiceTestCase):
+    """The privsep daemon has two threads for all of Nova."""
+
+    OPTIONS = {'nova_sys_admin': {'thread_pool_size': '2'}}
+
+    def setUp(self):
+        super().setUp()
+        self.configure(rbd_stall_timeout=30)
+
+    def test_ten_at_once(self):
+        images = [self.upload(self.image, ('iso', 'raw')[number % 2])
+                  for number in range(10)]
+        seen: list[int] = []
+        over = threading.Event()
+
+        def count() -> None:
+            while not over.wait(0.02):
+                seen.append(len(self.shared_host.pids('rbd', '--pool')))
+
+        counter = threading.Thread(target=count)
+        with self.slow_osd(0.02):
+            counter.start()
+            try:
+                requests = [
+                    self.service.fetch(image_id, self.out(image_id))
+                    for image_id in images]
+                for request in requests:
+                    self.assert_same(self.image, request.fetched())
+            finally:
+                over.set()
+                counter.join()
+        self.assertEqual(
+            [0] * 10, [self.cloud.glance.downloads(image_id)
+                       for image_id in images])
+        # A thread is left to the rest of Nova.
+        self.assertEqual(1, max(seen))
+
+    def test_others_are_not_kept_waiting(self):
+        image_id = self.upload(self.large_image, 'iso')
+        with self.stopped(self.cloud.ceph.osd.pid):
+            requests = [self.service.fetch(image_id, self.out(str(number)))
+                        for number in range(3)]
+            self.rbd_pid()
+            path = str(self.shared_host.instances)
+            self.service.ask('other_call', path=path).answer(10)
+            self.assertFalse(any(request.done for request in requests))
+        for request in requests:
+            self.assert_same(self.large_image, request.fetched())
+        self.assertEqual(0, self.cloud.glance.downloads(image_id))
+
+
+class TestDestination(service_base.ServiceTestCase):
+    """The disk is not as it should be: no other source would help."""
+
+    def setUp(self):
+        super().setUp()
+        self.image_id = self.upload(self.large_image, 'iso')
+
+    @contextlib.contextmanager
+    def mounted(self, kind: str, options: str):
+        """Have another filesystem where the file goes."""
+        run = self.shared_host.run_as_root
+        directory = self.out().parent
+        run('mount', '-t', kind, '-o', options, 'lab', directory)
+        try:
+            run('chown', str(self.shared_host.account.uid), directory)
+            yield directory
+        finally:
+            run('umount', directory)
+
+    def assert_nothing_there(self, *but: str) -> None:
+        self.assertEqual(sorted(but), self.listing())
+
+    def listing(self) -> list[str]:
+        return sorted(self.shared_host.run_as_root(
+            'ls', '-A', self.out().parent).split())
+
+    def assert_fails(self, reason: str) -> None:
+        error = self.assertRaises(
+            errors.FetchFailed, self.fetch, self.image_id)
+        self.assertRegex(str(error), reason)
+        self.assertIn(str(self.out()), str(error))
+        # Not even asked for: it would not fit either.
+        self.assertEqual(0, self.cloud.glance.downloads(self.image_id))
+
+    def test_full_at_the_start(self):
+        with self.mounted('tmpfs', 'size=64k') as directory:
+            self.shared_host.run_as_root(
+                'sh', '-c', 'cat /dev/zero > "$1/other" || true', 'sh',
+                directory)
+            self.assert_fails('No space left on device')
+            self.assert_nothing_there('other')
+
+    def test_full_in_the_middle(self):
+        with self.mounted('tmpfs', 'size=24m'):
+            self.assert_fails('No space left on device')
+            self.assert_nothing_there()
+
+    def test_full_of_what_was_left_before(self):
+        image_id = self.upload(self.image, 'iso')
+        with self.mounted('tmpfs', 'size=10m'):
+            self.shared_host.run_as_root(
+                'sh', '-c', 'cat /dev/zero > "$1" || true; chown "$2" "$1"',
+                'sh', self.out(), str(self.shared_host.account.uid))
+            self.assert_by_rbd(image_id, self.fetch(image_id))
+            self.assertEqual(['out'], self.listing())
+
+    def test_read_only(self):
+        with self.mounted('tmpfs', 'size=24m'):
+            self.shared_host.run_as_root(
+                'mount', '-o', 'remount,ro', self.out().parent)
+            error = self.assertRaises(
+                errors.FetchFailed, self.fetch, self.image_id)
+            self.assertIn('Read-only file system', str(error))
+
+    def test_not_ours(self):
+        with self.mounted('tmpfs', 'size=24m') as directory:
+            self.shared_host.run_as_root('chown', 'root', directory)
+            self.shared_host.run_as_root('chmod', '755', directory)
+            error = self.assertRaises(
+                errors.FetchFailed, self.fetch, self.image_id)
+            self.assertIn('Permission denied', str(error))
+
+    def test_without_direct_writes(self):
+        with self.mounted('ramfs', 'mode=755'):
+            for number, disk_format in enumerate(('iso', 'raw')):
+                image_id = self.upload(self.image, disk_format)
+                fetched = self.fetch(image_id, str(number))
+                self.assert_by_rbd(image_id, fetched)
+
+    def test_quota(self):
+        # Of the process: not every kernel has one of filesystems.
+        run = process.run
+        limit = '--fsize=%d:%d' % (16 * MIB, 16 * MIB)
+        run(['prlimit', '--pid', str(self.service.pid), limit])
+        try:
+            self.assert_fails('File too large')
+        finally:
+            run(['prlimit', '--pid', str(self.service.pid),
+                 '--fsize=unlimited:unlimited'])
+        self.assertEqual([], os.listdir(self.out().parent))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compute service that does what it is told, several things at a time.
+
+It runs as nova-compute would: see nova.tests.lab.fetch. Each line of standard
+input is a request, a JSON object with "id", "action" and the arguments of one
+of the functions below; each line of standard output answers one.
+"""
+
+if __name__ == '__main__':
+    from nova import monkey_patch
+    monkey_patch.patch(backend='threading')
+
+from collections.abc import Callable
+import dataclasses
+import logging as py_logging
+import os
+import sys
+import threading
+import time
+import typing as ty
+
+from keystoneauth1 import session as ks_session
+from oslo_serialization import jsonutils
+
+import nova.conf
+from nova.image import transfer
+import nova.privsep
+import nova.privsep.path
+import nova.privsep.rbd
+from nova.tests.lab import fetch as lab_fetch
+from nova import utils
+
+CONF = nova.conf.CONF
+
+#: Seconds between two beats.
+BEAT = 0.02
+
+Answer = dict[str, ty.Any]
+
+
+class Service:
+    """What the requests are about."""
+
+    def __init__(self, config_file: str) -> None:
+        self._recorder = lab_fetch._prepare(config_file)
+        nova.privsep.sys_admin_pctxt.start()
+        self._context = lab_fetch.request_context(
+            lab_fetch.authentication(os.environ), ks_session.Session())
+        self._lock = threading.Lock()
+        self._gap: float | None = None
+        #: request id -> what ends the thread that works on it
+        self._kills: dict[int, Callable[[], None]] = {}
+
+    def serve(self) -> None:
+        """Answer requests until there are no more."""
+        # By a native thread, which does not keep the green ones waiting.
+        read = utils.tpool_wrap(sys.stdin.readline)
+        while line := read():
+            request = jsonutils.loads(line)
+            self._start(request.pop('id'), request)
+
+    def _start(self, number: int, request: Answer) -> None:
+        eventlet = utils.get_eventlet()
+        if eventlet is None:
+            threading.Thread(target=self._work, args=(number, request),
+                             name='request', daemon=True).start()
+        else:
+            green = eventlet.spawn(self._work, number, request)
+            self._kills[number] = green.kill
+
+    def _work(self, number: int, request: Answer) -> None:
+        action = getattr(self, request.pop('action'))
+        begin, log = time.monotonic(), len(self._recorder.lines)
+        try:
+            answer = action(**request)
+        except BaseException as exc:
+            py_logging.getLogger('nova').exception('A request failed')
+            answer = {'error': type(exc).__name__, 'message': str(exc)}
+        answer.setdefault('seconds', round(time.monotonic() - begin, 3))
+        answer['log'] = self._recorder.lines[log:]
+        with self._lock:
+            print(jsonutils.dumps({'id': number, **answer}, default=str),
+                  flush=True)
+
+    def fetch(self, image_id: str, path: str) -> Answer:
+        """Download an image to a file, with what nova.conf says now."""
+        begin = time.monotonic()
+        lab_fetch._fetch_to_path(self._context, image_id, path, [])
+        seconds = time.monotonic() - begin
+        # A hash of the whole file would keep other green threads waiting.
+        return dataclasses.asdict(
+            utils.tpool_wrap(lab_fetch._report)(path, seconds, []))
+
+    def reload(self) -> Answer:
+        """Read nova.conf again."""
+        return {'reloaded': CONF.reload_config_files()}
+
+    def export(self, fifo: str, **arguments: ty.Any) -> Answer:
+        """Make the privileged call with any arguments."""
+        status, said = nova.privsep.rbd.export(fifo, **arguments)
+        return {'status': status, 'said': said}
+
+    def other_call(self, path: str) -> Answer:
+        """Make a privileged call of another part of Nova."""
+        nova.privsep.path.utime(path)
+        return {}
+
+    def cancel(self, request: int) -> Answer:
+        """Kill the green thread of another request."""
+        self._kills[request]()
+        return {}
+
+    def resources(self) -> Answer:
+        """The threads and descriptors that there are now."""
+        names = [thread.name for thread in
+                 transfer.native('threading').enumerate()]
+        return {'threads': sorted(names), 'descriptors': sorted(
+            filter(None, map(_target, os.listdir('/proc/self/fd'))))}
+
+    def watch_the_beat(self) -> Answer:
+        """Beat until told to stop; the longest time between two beats."""
+        self._gap = longest = 0.0
+        last = time.monotonic()
+        while self._gap is not None:
+            time.sleep(BEAT)
+            now = time.monotonic()
+            if self._gap is not None:
+                self._gap = longest = max(self._gap, now - last)
+            last = now
+        return {'gap': longest}
+
+    def stop_the_beat(self) -> Answer:
+        self._gap = None
+        return {}
+
+
+def _target(descriptor: str) -> str | None:
+    try:
+        return os.readlink('/proc/self/fd/' + descriptor)
+    except FileNotFoundError:
+        # The one that lists the others.
+        return None
+
+
+if __name__ == '__main__':
+    Service(sys.argv[1]).serve()

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whatever a location says, rbd gets four plain names or is not run."""
+
+from collections.abc import Iterator
+import itertools
+import re
+import typing as ty
+import urllib.parse
+
+import hypothesis
+from hypothesis import strategies
+
+from nova.image import rbd
+from nova.image import transfer
+import nova.privsep.rbd
+from nova import test
+from nova.tests.unit.image import test_transfer
+
+# An example makes dozens of cases, so that thousands take seconds.
+SETTINGS = hypothesis.settings(
+    max_examples=250, deadline=None, database=None, derandomize=True)
+FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
+IMAGE_ID = '5ca1ab1e-0000-4000-8000-00000000cafe'
+GOOD = (FSID, 'images', IMAGE_ID, 'snap')
+
+_NASTY = strategies.sampled_from([
+    '', '.', '..', '-', '--', '--conf', '--pool=volumes', '-c/tmp/x', '@',
+    'a@b', '/', 'a/b', '%2F', '%2f', '%252F', '%40', '%00', '%0A', '%2D%2D',
+    '%', '%%', '%zz', '%E2%80%AE', '%ED%A0%80', '%FF', '\0', '\n', '\r\n',
+    ' ', '+', '\\', '?', '#', ';', ':', '&x=1', '*', '$HOME', '`id`',
+    'namespace/image', 'volumes', 'volume-' + IMAGE_ID, IMAGE_ID.upper(),
+    'größe', 'gro\u0308ße', '\u202e', '\u2028', '\ufeff', '\uff0f', '\u2215',
+    '\ud800', '\U0001f4a9', 'x' * 255, 'x' * 256, 'x' * 5000])
+_PARTS = strategies.one_of(
+    _NASTY, strategies.text(max_size=12),
+    strategies.builds(''.join, strategies.lists(
+        _NASTY | strategies.sampled_from(GOOD), max_size=3)))
+_SCHEMES = ('rbd:/', 'rbd:', 'RBD://', 'rbd:///', '//', '', ' rbd://',
+            'file://', 'rbd://x@', 'rbd://rbd://')
+
+
+def quoted(part: str) -> str:
+    """As glance_store quotes a part of a location."""
+    return urllib.parse.quote(part, '', errors='surrogatepass')
+
+
+def urls(parts: list[str]) -> Iterator[str]:
+    """Yield locations with these parts in any place, quoted and not."""
+    both = [*parts, *map(quoted, parts)]
+    for part in both:
+        for place in range(4):
+            yield 'rbd://' + '/'.join(
+                [*GOOD[:place], part, *GOOD[place + 1:]])
+    for count in range(1, 6):
+        yield 'rbd://' + '/'.join(parts[:count])
+        yield 'rbd://' + '/'.join(map(quoted, parts[:count]))
+        yield 'rbd://' + '/'.join([*GOOD[:count], parts[0]])
+    for scheme in _SCHEMES:
+        yield scheme + '/'.join(GOOD)
+    yield ''.join(parts)
+
+
+# How rbd reads --image (Ceph's src/tools/rbd/Utils.cc): what it finds there
+# besides a name overrides --pool, --namespace and --snap.
+_RBD_SPEC = re.compile(
+    r'(?:(?P<pool>[^/]*)/(?:(?P<namespace>[^/@]*)/)?)?'
+    r'(?P<image>[^/@]*)(?:@(?P<snapshot>[^/@]*))?', re.DOTALL)
+
+
+def naive_parse(url: str) -> list[bytes]:
+    """The parts of a URL, as simply as can be; nothing is checked."""
+    return [urllib.parse.unquote_to_bytes(part)
+            for part in url.removeprefix('rbd://').split('/')]
+
+
+def command_line(location: rbd.Location, **changes: ty.Any) -> list[str]:
+    arguments = {
+        'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
+        'pool': location.pool, 'image': location.image,
+        'snapshot': location.snapshot, 'connect_timeout': 5,
+        'stall_timeout': 60}
+    return nova.privsep.rbd._command_line(**(arguments | changes))
+
+
+class HostileTestCase(test.NoDBTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(test_transfer.NoHypothesisFolder())
+
+
+class TestAnyLocation(HostileTestCase):
+    template = command_line(rbd.Location('F', 'P', 'I', 'S'))
+
+    @SETTINGS
+    @hypothesis.given(strategies.lists(_PARTS, min_size=5, max_size=5))
+    @hypothesis.example(['volumes', 'volumes/' + IMAGE_ID, '@other',
+                         'volume-' + IMAGE_ID, IMAGE_ID + '@x'])
+    def test_four_plain_names_or_an_error(self, parts: list[str]) -> None:
+        for url in urls(parts):
+            self._check(url)
+
+    def _check(self, url: str) -> None:
+        try:
+            location = rbd.parse(url)
+        except transfer.SourceError as error:
+            # For a log: in one line, and not a long one.
+            self.assertTrue(str(error).isprintable(), url)
+            self.assertLess(len(str(error)), 1200)
+            return
+        parts = (location.fsid, location.pool, location.image,
+                 location.snapshot)
+        self.assertEqual([part.encode() for part in parts], naive_parse(url))
+        for part in parts:
+            self.assertRegex(part, r'\A[^/@\0\n-][^/@\0\n]{0,254}\Z')
+            self.assertTrue(part.isprintable(), url)
+        self._check_command_line(location)
+        self._check_allowed(location)
+
+    def _check_command_line(self, location: rbd.Location) -> None:
+        line = command_line(location)
+        self.assertEqual(len(self.template), len(line))
+        changed = {(before, now) for before, now in zip(self.template, line)
+                   if before != now}
+        self.assertLessEqual(
+            changed, {('P', location.pool), ('I', location.image),
+                      ('S', location.snapshot)})
+        seen = _RBD_SPEC.fullmatch(line[line.index('--image') + 1])
+        assert seen is not None, line
+        self.assertEqual(
+            (None, None, location.image, None),
+            seen.group('pool', 'namespace', 'image', 'snapshot'))
+
+    def _check_allowed(self, location: rbd.Location) -> None:
+        try:
+            rbd._check_allowed(location, IMAGE_ID)
+            allowed = True
+        except transfer.SourceError as error:
+            self.assertTrue(str(error).isprintable())
+            allowed = False
+        # Whatever the pool: the image in it must have the very same name.
+        self.assertEqual(location.image == IMAGE_ID, allowed)
+
+    @SETTINGS
+    @hypothesis.given(strategies.lists(
+        strategies.text(
+            strategies.characters(
+                exclude_categories=['C', 'Z'], exclude_characters='/@'),
+            min_size=1, max_size=30).filter(
+                lambda name: not name.startswith('-')),
+        min_size=4, max_size=4))
+    def test_what_glance_store_makes_of_plain_names(
+        self, parts: list[str],
+    ) -> None:
+        for names in itertools.permutations(parts):
+            url = 'rbd://' + '/'.join(map(quoted, names))
+            self.assertEqual(rbd.Location(*names), rbd.parse(url))
+
+    def test_how_many_cases_there_are(self) -> None:
+        """Thousands, not as many as the settings say."""
+        per_example = len(list(urls(['x'] * 5)))
+        self.assertLess(10_000, per_example * SETTINGS.max_examples)
+        per_example = len(TestAnyArguments.NAMES) * TestAnyArguments.VALUES
+        self.assertLess(10_000, per_example * SETTINGS.max_examples)
+
+    @SETTINGS
+    @hypothesis.given(strategies.lists(_PARTS, min_size=5, max_size=5))
+    def test_pools(self, parts: list[str]) -> None:
+        pools = ['images', parts[0] or 'fast']
+        self.flags(rbd_pool=pools, group='glance')
+        for part in ('images', *parts):
+            location = rbd.Location(FSID, part, IMAGE_ID, 'snap')
+            try:
+                rbd._check_allowed(location, IMAGE_ID)
+                allowed = True
+            except transfer.SourceError:
+                allowed = False
+            self.assertEqual(part in pools, allowed)
+
+
+_ANYTHING = strategies.one_of(
+    _PARTS, strategies.none(), strategies.booleans(), strategies.integers(),
+    strategies.floats(), strategies.binary(max_size=8),
+    strategies.lists(_PARTS, max_size=2),
+    strategies.sampled_from([
+        '/etc/ceph/ceph.conf', '/etc/ceph/../passwd', '/etc/a,/etc/b',
+        'export', 'export-diff', 'import', 'export --x', 60, 0, -1, '60']))
+
+
+class TestAnyArguments(HostileTestCase):
+    """The privileged side believes nothing that it is told."""
+
+    NAMES = ('command', 'conf', 'user', 'pool', 'image', 'snapshot',
+             'connect_timeout', 'stall_timeout')
+
+    VALUES = 6
+
+    @SETTINGS
+    @hypothesis.given(strategies.lists(
+        _ANYTHING, min_size=VALUES, max_size=VALUES))
+    def test_refused_or_in_its_place(self, values: list[ty.Any]) -> None:
+        for name, value in itertools.product(self.NAMES, values):
+            self._check({name: value})
+        self._check(dict(zip(self.NAMES, values)))
+
+    def _check(self, changes: dict[str, ty.Any]) -> None:
+        try:
+            line = command_line(rbd.Location(*GOOD), **changes)
+        except ValueError as error:
+            self.assertTrue(str(error).isprintable(), changes)
+            self.assertLess(len(str(error)), 1200)
+            return
+        where = line.index('rbd')
+        # Nothing is run but rbd, with no more rights than these.
+        self.assertEqual(TestAnyLocation.template[:where], line[:where])
+        self.assertIn(line[where + 1], ('export', 'export-diff'))
+        for option in ('conf', 'pool', 'image', 'snap', 'path', 'id'):
+            given = [word for word in line[where:]
+                     if word.startswith('--' + option)]
+            self.assertLessEqual(given, ['--' + option])
+        options = [word for word in line[where:] if word.startswith('-')]
+        # The path is the standard output.
+        options.remove('-')
+        known = {word for word in TestAnyLocation.template
+                 if word.startswith('--')}
+        self.assertLessEqual(set(options), known)
+        self.assertEqual(len(options), len(set(options)))
