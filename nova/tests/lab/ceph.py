@@ -25,11 +25,13 @@ class Ceph(process.LabFixture):
     """
 
     def __init__(self, directory: pathlib.Path, *,
-                 size: int = 24 * GIB) -> None:
+                 size: int = 24 * GIB,
+                 options: config.Options | None = None) -> None:
         """Describe the cluster; setUp() makes it.
 
         :param directory: where everything of it goes; made if need be
         :param size: capacity in bytes
+        :param options: more of the daemons' ceph.conf
         """
         super().__init__()
         self.directory = directory
@@ -37,13 +39,15 @@ class Ceph(process.LabFixture):
         self.conf = directory / 'ceph.conf'
         self.admin_keyring = self._keyring('client.admin')
         self._size = size
+        self._more = options or {}
         self._port = 0
 
     def _setUp(self) -> None:
         process.require_programs()
         self.directory.mkdir(mode=0o711, exist_ok=True)
         self._port = process.free_port()
-        config.write(self.conf, config.render(self._options()))
+        config.write(self.conf, config.render(
+            config.merge(self._options(), self._more)))
         self.mon = self._make_mon()
         self.mgr = self._make_mgr()
         self.osd = self._make_osd()

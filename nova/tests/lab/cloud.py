@@ -37,18 +37,21 @@ class Cloud(process.LabFixture):
 
     def __init__(self, *, parent: process.Argument | None = None,
                  osd_size: int = 24 * lab_ceph.GIB,
+                 ceph_options: config.Options | None = None,
                  barbican: bool = False,
                  **glance: ty.Any) -> None:
         """Describe the cloud; setUp() makes it in about 20 s.
 
         :param parent: where its directory is made
         :param osd_size: capacity of the Ceph cluster in bytes
+        :param ceph_options: more of the ceph.conf of its daemons
         :param barbican: have a key manager, which Glance and Nova use then
         :param glance: keyword arguments of Glance
         """
         super().__init__()
         self._parent = parent
         self._osd_size = osd_size
+        self._ceph_options = ceph_options
         self._wants_barbican = barbican
         self._glance = glance
 
@@ -60,7 +63,8 @@ class Cloud(process.LabFixture):
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path
         self.ceph = lab_ceph.Ceph(
-            self.directory / 'ceph', size=self._osd_size)
+            self.directory / 'ceph', size=self._osd_size,
+            options=self._ceph_options)
         self.keystone = lab_keystone.Keystone(
             self.directory / 'keystone', venv)
         self.barbican: lab_barbican.Barbican | None = None

@@ -69,6 +69,8 @@ class ComputeHost(process.LabFixture):
                  options: config.Options | None = None,
                  name: str = 'compute',
                  mounts: Iterable[tuple[pathlib.Path, pathlib.Path]] = (),
+                 network: pathlib.Path | None = None,
+                 env: dict[str, str] | None = None,
                  python: process.Argument = sys.executable) -> None:
         """Describe the host; setUp() makes it.
 
@@ -76,6 +78,8 @@ class ComputeHost(process.LabFixture):
             value takes an option out
         :param name: of its directory, below the cloud's
         :param mounts: pairs of what is mounted on the host and over what
+        :param network: the network namespace it is in; by default this one
+        :param env: more variables that every command on the host has
         :param python: interpreter of the Nova under test
         """
         super().__init__()
@@ -91,6 +95,8 @@ class ComputeHost(process.LabFixture):
             entry.pw_name, entry.pw_uid, entry.pw_gid)
         self._options = options or {}
         self._mounts = list(mounts)
+        self._network = network
+        self._env = env or {}
         # Not resolved: a venv's interpreter is a symbolic link.
         self._python = pathlib.Path(os.path.abspath(python))
 
@@ -107,7 +113,7 @@ class ComputeHost(process.LabFixture):
             self.directory / 'stage',
             mounts=[(sudoers, pathlib.Path('/etc/sudoers')), *self._mounts],
             reachable=[self.directory, _FETCH, *self._python_paths()],
-            account=self.account))
+            account=self.account, network=self._network))
         self.run(self._python, '-c', 'import nova')
 
     def _make_directories(self) -> None:
@@ -182,7 +188,7 @@ class ComputeHost(process.LabFixture):
             HOME=str(self.directory / 'state'),
             TMPDIR=str(self.directory / 'tmp'), no_proxy='127.0.0.1')
         env['PATH'] = f'{self._python.parent}:{env["PATH"]}'
-        return env
+        return env | self._env
 
     def start(self, *command: process.Argument,
               env: dict[str, str] | None = None) -> namespace.Running:

@@ -21,7 +21,6 @@ import hashlib
 import logging as py_logging
 import os
 import pathlib
-import resource
 import shlex
 import sys
 import time
@@ -54,24 +53,28 @@ class Report:
     """One finished fetch.
 
     :ivar path: the file it made or found
-    :ivar sha256: of the file's content, in hexadecimal
+    :ivar sha256: of the file's content, in hexadecimal; None if unasked
     :ivar size: length in bytes
     :ivar allocated: bytes on disk
     :ivar mode: permission bits
     :ivar uid: the owner
     :ivar seconds: of the fetch alone, not of start-up or of this report
     :ivar max_rss: the process's peak memory in bytes
+    :ivar rss_growth: bytes by which that was above the memory before
+    :ivar cpu_seconds: of all processes of the host, rbd among them
     :ivar log: what it logged, DEBUG included, as "LEVEL logger message"
     """
 
     path: pathlib.Path
-    sha256: str
+    sha256: str | None
     size: int
     allocated: int
     mode: int
     uid: int
     seconds: float
     max_rss: int
+    rss_growth: int
+    cpu_seconds: float
     log: list[str]
 
 
@@ -163,15 +166,60 @@ def _fetch_to_path(context: nova_context.RequestContext, image_id: str,
     return path
 
 
-def _report(path: str, seconds: float, log: list[str]) -> Report:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class Meter:
+    """What is spent from its making to stop()."""
+
+    def __init__(self) -> None:
+        # 5 resets the peak to what is used now: see proc(5).
+        pathlib.Path('/proc/self/clear_refs').write_text('5')
+        self._rss = _memory('VmRSS')
+        self._cpu = _processor_seconds()
+        self._begin = time.monotonic()
+
+    def stop(self) -> None:
+        self.seconds = round(time.monotonic() - self._begin, 3)
+        self.cpu_seconds = round(_processor_seconds() - self._cpu, 2)
+        self.max_rss = _memory('VmHWM')
+        self.rss_growth = max(0, self.max_rss - self._rss)
+
+
+def _memory(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    for line in pathlib.Path('/proc/self/status').read_text().splitlines():
+        name, value = line.split(':')
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise LookupError(field)
+
+
+def _processor_seconds() -> float:
+    """Of all processes there are, and of those that they have waited for."""
+    ticks = 0
+    for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        try:
+            fields = stat.read_text().rpartition(')')[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # utime, stime, cutime and cstime of proc(5).
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf('SC_CLK_TCK')
+
+
+def report(path: str, meter: Meter, log: list[str],
+           digest: bool = True) -> Report:
+    """What came of a fetch.
+
+    :param digest: whether to take the time for the SHA-256
+    """
     with open(path, 'rb') as stream:
-        digest = hashlib.file_digest(stream, 'sha256').hexdigest()
+        sha256 = (hashlib.file_digest(stream, 'sha256').hexdigest()
+                  if digest else None)
         status = os.fstat(stream.fileno())
     return Report(
-        path=pathlib.Path(path), sha256=digest, size=status.st_size,
+        path=pathlib.Path(path), sha256=sha256, size=status.st_size,
         allocated=status.st_blocks * 512, mode=status.st_mode & 0o7777,
-        uid=status.st_uid, seconds=round(seconds, 3), max_rss=peak, log=log)
+        uid=status.st_uid, seconds=meter.seconds, max_rss=meter.max_rss,
+        rss_growth=meter.rss_growth, cpu_seconds=meter.cpu_seconds, log=log)
 
 
 def _prepare(config_file: str) -> _Recorder:
@@ -205,9 +253,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--serve', action='store_true',
                         help='fetch one image after another: on each line of '
                              'standard input is a JSON object with image_id, '
-                             'path (or null) and trusted_certs, and a line '
-                             'of JSON answers it; NOVA_CONF is read anew '
-                             'each time')
+                             'path (or null), trusted_certs and digest (of '
+                             'the file, to be reported), and a line of JSON '
+                             'answers it; NOVA_CONF is read anew each time')
     args = parser.parse_args(argv)
     if bool(args.image_id) == args.serve:
         parser.error('either IMAGE_ID or --serve is needed')
@@ -215,10 +263,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
-             image_id: str, path: str | None,
-             certs: list[str]) -> dict[str, ty.Any]:
+             image_id: str, path: str | None, certs: list[str],
+             digest: bool = True) -> dict[str, ty.Any]:
     """The report of a fetch, or Nova's error, as a dictionary."""
-    begin = time.monotonic()
+    meter = Meter()
     try:
         if path:
             path = _fetch_to_path(context, image_id, path, certs)
@@ -228,8 +276,8 @@ def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
         py_logging.getLogger('nova').exception('The fetch failed')
         return {'error': type(exc).__name__, 'message': str(exc),
                 'log': recorder.lines}
-    seconds = time.monotonic() - begin
-    return dataclasses.asdict(_report(path, seconds, recorder.lines))
+    meter.stop()
+    return dataclasses.asdict(report(path, meter, recorder.lines, digest))
 
 
 def _serve(context: nova_context.RequestContext,
@@ -240,7 +288,8 @@ def _serve(context: nova_context.RequestContext,
             raise SystemExit('nova.conf cannot be read')
         request = jsonutils.loads(line)
         _print(_attempt(context, recorder, request['image_id'],
-                        request['path'], request['trusted_certs']), True)
+                        request['path'], request['trusted_certs'],
+                        request['digest']), True)
 
 
 def _print(result: dict[str, ty.Any], as_json: bool) -> None:

@@ -103,15 +103,18 @@ class Namespace(process.LabFixture):
     def __init__(self, stage: pathlib.Path, *,
                  mounts: Iterable[tuple[pathlib.Path, pathlib.Path]],
                  reachable: Iterable[pathlib.Path],
-                 account: Account) -> None:
+                 account: Account,
+                 network: pathlib.Path | None = None) -> None:
         """Describe it; setUp() makes it.
 
         :param stage: an empty directory of its own
         :param mounts: pairs of what is mounted and where
         :param reachable: what the account must be able to read
+        :param network: the network namespace it is in; by default this one
         """
         super().__init__()
         self._stage = stage
+        self._network = network
         self._mounts = list(mounts)
         self._reachable = {path.resolve() for path in reachable}
         self._account = account
@@ -126,7 +129,7 @@ class Namespace(process.LabFixture):
         argv.append('--')
         for hidden, paths in self._hidden().items():
             argv += [hidden, str(len(paths)), *paths]
-        init = process.spawn(argv, cwd='/', text=True,
+        init = process.spawn([*self._in_network(), *argv], cwd='/', text=True,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
         self.addCleanup(process.end, init, grace=0)
@@ -137,6 +140,10 @@ class Namespace(process.LabFixture):
                 'needs the capability SYS_ADMIN (in a container: '
                 f'--privileged): {init.stderr.read().strip()}')
         self._init = init
+
+    def _in_network(self) -> list[process.Argument]:
+        return ['nsenter', f'--net={self._network}', '--'] if (
+            self._network) else []
 
     def _hidden(self) -> dict[pathlib.Path, list[pathlib.Path]]:
         """Directories the account can't pass -> what it needs from below."""
@@ -167,7 +174,7 @@ class Namespace(process.LabFixture):
         init = f'/proc/{self._init.pid}/ns'
         return [
             'nsenter', f'--mount={init}/mnt', f'--pid={init}/pid_for_children',
-            'setpriv', f'--reuid={self._account.uid}',
+            f'--net={init}/net', 'setpriv', f'--reuid={self._account.uid}',
             f'--regid={self._account.gid}', '--clear-groups',
             '--pdeathsig', 'KILL', '--', *command]
 
@@ -179,7 +186,8 @@ class Namespace(process.LabFixture):
         init = f'/proc/{self._init.pid}/ns'
         return [
             'nsenter', f'--mount={init}/mnt',
-            f'--pid={init}/pid_for_children', '--', *command]
+            f'--pid={init}/pid_for_children', f'--net={init}/net', '--',
+            *command]
 
     def start(self, *command: process.Argument,
               env: dict[str, str]) -> Running:

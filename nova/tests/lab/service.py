@@ -157,9 +157,14 @@ class Service(process.LabFixture):
             raise errors.LabError('The service has ended') from exc
         return request
 
-    def fetch(self, image_id: str, path: pathlib.Path) -> Request:
-        """Start to download an image to a file."""
-        return self.ask('fetch', image_id=image_id, path=str(path))
+    def fetch(self, image_id: str, path: pathlib.Path,
+              digest: bool = True) -> Request:
+        """Start to download an image to a file.
+
+        :param digest: report the SHA-256 of the file as well
+        """
+        return self.ask('fetch', image_id=image_id, path=str(path),
+                        digest=digest)
 
     def configure(self, **glance: ty.Any) -> None:
         """Set options of [glance]; those not given are the usual ones."""

@@ -94,10 +94,18 @@ class ServiceVenv:
         self._marker.touch()
 
     def _add_ceph_modules(self) -> None:
-        site = next(self.path.glob('lib/python3*/site-packages'))
-        found = process.run([PYTHON, '-I', '-c', _FIND_CEPH])
-        for module in map(pathlib.Path, found.splitlines()):
-            (site / module.name).symlink_to(module)
+        link_ceph_modules(
+            next(self.path.glob('lib/python3*/site-packages')))
+
+
+def link_ceph_modules(directory: pathlib.Path) -> None:
+    """Make the distribution's rbd and rados modules, and no others, appear.
+
+    They serve the distribution's Python, and others of the same version.
+    """
+    found = process.run([PYTHON, '-I', '-c', _FIND_CEPH])
+    for module in map(pathlib.Path, found.splitlines()):
+        (directory / module.name).symlink_to(module)
 
 
 def _pip_environment() -> dict[str, str]:

@@ -58,18 +58,21 @@ class Worker(process.LabFixture):
     def fetch(self, image_id: str, *,
               path: pathlib.Path | None = None,
               trusted_certs: list[str] | None = None,
+              digest: bool = True,
               timeout: float = 120) -> compute.Fetched:
         """Fetch an image, with what nova.conf says now.
 
         :param path: download to this file, outside of the image cache
         :param trusted_certs: ids of certificates to verify with
+        :param digest: report the SHA-256 of the file as well
         :param timeout: in seconds
         :raises FetchFailed: when Nova raised an error
         :raises LabError: when it got no answer
         """
         return compute.outcome(self._ask({
             'image_id': image_id, 'path': path and str(path),
-            'trusted_certs': trusted_certs or []}, timeout))
+            'trusted_certs': trusted_certs or [], 'digest': digest},
+            timeout))
 
     def _ask(self, request: dict[str, ty.Any],
              timeout: float) -> dict[str, ty.Any]:

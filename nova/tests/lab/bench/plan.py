@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured, and what it is compared with."""
+
+import dataclasses
+import enum
+import itertools
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+#: Names of groups and of an image that need something special.
+LINK = '1 Gbit/s'
+SIZES = 'size'
+ZEROS = 'zeros'
+
+
+class Way(enum.Enum):
+    """How the bytes of an image come."""
+    #: ``rbd export`` to a file, then fsync.
+    BARE = 'rbd export'
+    #: The released Nova, by its own RBD download.
+    NOVA34 = 'Nova 34, rbd'
+    #: The released Nova, from the Glance API.
+    HTTP34 = 'Nova 34, HTTP'
+    #: This Nova, from Ceph.
+    RBD = 'direct'
+    #: This Nova, from the Glance API.
+    HTTP = 'HTTP'
+    #: Not a way: ``rbd export`` into a pipe whose bytes are thrown away.
+    PIPE = 'rbd export to nowhere'
+    #: Not a way: the hash alone, of bytes that are in memory.
+    HASH = 'hash alone'
+
+
+class Check(enum.Enum):
+    """What the bytes are verified by."""
+    NONE = 'unverified'
+    #: An image signature: RSA-PSS with this hash.
+    SHA256 = 'SHA-256'
+    #: The hash that Glance records unless told otherwise.
+    SHA512 = 'SHA-512'
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image to measure with: random data with zeros between.
+
+    :ivar size: in bytes, zeros included
+    :ivar pieces: how many pieces of data, at equal distances
+    :ivar piece: bytes of each
+    :ivar disk_format: what Glance calls it
+    """
+
+    name: str
+    size: int
+    pieces: int
+    piece: int
+    disk_format: str = 'raw'
+
+    @property
+    def data(self) -> int:
+        """Bytes that are not zeros."""
+        return self.pieces * self.piece
+
+
+def dense(name: str, size: int) -> Image:
+    """As good as all of it is data, as in compressed formats."""
+    return Image(name, size, 1, size, 'qcow2')
+
+
+def sparse(name: str, size: int) -> Image:
+    """One eighth of it is data, in 128 pieces."""
+    return Image(name, size, 128, size // 8 // 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Something that is done several times, and measured.
+
+    :ivar group: cases of one group are compared with each other, and take
+        turns
+    :ivar warm: Ceph has the image in memory, not only on its disk
+    :ivar count: how many images, at the same time or one after the other
+    """
+
+    group: str
+    image: Image
+    way: Way
+    check: Check = Check.NONE
+    warm: bool = False
+    count: int = 1
+    at_once: bool = False
+
+    @property
+    def name(self) -> str:
+        words = [self.group, self.way.value]
+        if self.way not in (Way.BARE, Way.PIPE):
+            words.append(self.check.value)
+        if self.count > 1:
+            words.append('%d %s' % (self.count, 'at once' if self.at_once
+                                    else 'one by one'))
+        return ', '.join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """The most that the median of a case may be, in medians of another."""
+
+    case: Case
+    baseline: Case
+    most: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole run.
+
+    :ivar rounds: of the cases of each group
+    """
+
+    cases: list[Case]
+    goals: list[Goal]
+    rounds: dict[str, int]
+    #: Most that the memory of the process may grow by, in MiB.
+    memory: int = 64
+
+    @property
+    def groups(self) -> dict[str, list[Case]]:
+        """Group -> its cases, in order."""
+        return {group: list(cases) for group, cases in itertools.groupby(
+            self.cases, lambda case: case.group)}
+
+
+def _dense_group(image: Image, rounds: int) -> Plan:
+    group = 'dense'
+    bare = Case(group, image, Way.BARE)
+    nova34 = Case(group, image, Way.NOVA34, Check.SHA256)
+    http34 = Case(group, image, Way.HTTP34, Check.SHA512)
+    unverified = Case(group, image, Way.RBD)
+    sha256 = Case(group, image, Way.RBD, Check.SHA256)
+    sha512 = Case(group, image, Way.RBD, Check.SHA512)
+    http = Case(group, image, Way.HTTP, Check.SHA512)
+    return Plan(
+        [bare, nova34, http34, unverified, sha256, sha512, http,
+         *_floors(group, image)],
+        [Goal(sha256, bare, 0.6), Goal(sha256, nova34, 0.3),
+         Goal(sha256, http34, 0.35), Goal(sha512, bare, 0.75),
+         Goal(sha512, http34, 0.45), Goal(unverified, bare, 0.5),
+         Goal(http, http34, 0.9)],
+        {group: rounds})
+
+
+def _warm_group(image: Image, rounds: int) -> Plan:
+    group = 'dense, in the memory of Ceph'
+    cases = [dataclasses.replace(case, group=group, warm=True)
+             for case in _dense_group(image, rounds).cases
+             if case.way in (Way.BARE, Way.RBD, Way.PIPE)]
+    return Plan(cases, [], {group: rounds})
+
+
+def _sparse_group(image: Image, rounds: int) -> Plan:
+    group = 'sparse'
+    bare = Case(group, image, Way.BARE)
+    nova34 = Case(group, image, Way.NOVA34, Check.SHA256)
+    http34 = Case(group, image, Way.HTTP34, Check.SHA512)
+    unverified = Case(group, image, Way.RBD)
+    sha256 = Case(group, image, Way.RBD, Check.SHA256)
+    sha512 = Case(group, image, Way.RBD, Check.SHA512)
+    return Plan(
+        [bare, nova34, http34, unverified, sha256, sha512,
+         *_floors(group, image)],
+        [Goal(sha256, nova34, 1 / 7), Goal(sha256, http34, 1 / 7),
+         Goal(unverified, bare, 0.7)],
+        {group: rounds})
+
+
+def _floors(group: str, image: Image) -> list[Case]:
+    return [Case(group, image, Way.PIPE),
+            Case(group, image, Way.HASH, Check.SHA256),
+            Case(group, image, Way.HASH, Check.SHA512)]
+
+
+def _link_group(image: Image, rounds: int) -> Plan:
+    group = LINK
+    bare = Case(group, image, Way.BARE)
+    sha512 = Case(group, image, Way.RBD, Check.SHA512)
+    return Plan([bare, sha512], [Goal(sha512, bare, 1 / 0.95)],
+                {group: rounds})
+
+
+def _at_once_group(image: Image, rounds: int) -> Plan:
+    group = 'four images'
+    turns = Case(group, image, Way.RBD, Check.SHA512, count=4)
+    at_once = dataclasses.replace(turns, at_once=True)
+    return Plan([turns, at_once], [Goal(at_once, turns, 1.0)],
+                {group: rounds})
+
+
+def _scale_group(sizes: list[float], rounds: int) -> Plan:
+    group = SIZES
+    return Plan([Case(group, dense('%g GiB' % size, int(size * GIB)),
+                      Way.RBD, Check.SHA512) for size in sizes],
+                [], {group: rounds})
+
+
+def _zeros_group(size: int) -> Plan:
+    group = '%d GiB of zeros' % (size // GIB)
+    image = Image(ZEROS, size, 1, 1)
+    return Plan([Case(group, image, Way.RBD),
+                 Case(group, image, Way.RBD, Check.SHA512)], [], {group: 1})
+
+
+def _together(*plans: Plan) -> Plan:
+    rounds: dict[str, int] = {}
+    for plan in plans:
+        rounds |= plan.rounds
+    return Plan([case for plan in plans for case in plan.cases],
+                [goal for plan in plans for goal in plan.goals], rounds)
+
+
+def full() -> Plan:
+    """All of it; about half an hour."""
+    large = dense('D', 2 * GIB)
+    return _together(
+        _dense_group(large, 5), _warm_group(large, 5),
+        _sparse_group(sparse('S', 8 * GIB), 5),
+        _link_group(dense('1 GiB', GIB), 3),
+        _at_once_group(dense('1 GiB', GIB), 3),
+        _scale_group([0.25, 0.5, 1, 2, 4, 8], 3),
+        _zeros_group(50 * GIB))
+
+
+def quick() -> Plan:
+    """The most important part, with smaller images."""
+    return _together(_dense_group(dense('D', 512 * MIB), 3),
+                     _sparse_group(sparse('S', 2 * GIB), 2))

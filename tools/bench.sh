@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Measure image downloads on this machine, on a real Ceph, Keystone and
+# Glance: this tree's, the released Nova's, and rbd export alone, in turns.
+# It measures, and never fails for a figure.
+#
+# usage: tools/bench.sh [--quick] [--json FILE] [--chart PREFIX]
+#
+#   --quick         smaller images, fewer cases; under four minutes
+#   --json FILE     write the results there
+#   --chart PREFIX  draw PREFIX.png and PREFIX.svg
+#
+# For Debian 12, as root or with sudo.
+
+set -eu
+# shellcheck source=tools/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+for word in "$@"; do
+    case "$word" in
+        -h|--help) sed -n 's/^# \{0,1\}//; 4,14p' "$0"; exit 0 ;;
+    esac
+done
+START=$PWD
+cd "$ROOT"
+
+say 'Preparing this machine'
+ensure_tools
+ensure_packages test
+
+say 'Building Nova from this tree; installing it, and the released one'
+"$TOOLS_VENV/bin/tox" run --workdir "$ROOT/.tox" -qq --notest \
+    -e bench,released-nova
+
+say 'Measuring'
+cd "$START"
+as_root "$ROOT/.tox/bench/bin/python" -W ignore -P -m nova.tests.lab.bench \
+    --released "$ROOT/.tox/released-nova/bin/python" "$@"
