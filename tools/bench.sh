@@ -31,9 +31,9 @@ ensure_packages test
 
 say 'Building Nova from this tree; installing it, and the released one'
 "$TOOLS_VENV/bin/tox" run --workdir "$ROOT/.tox" -qq --notest \
-    -e bench,released-nova
+    -e functional,released-nova
 
 say 'Measuring'
 cd "$START"
-as_root "$ROOT/.tox/bench/bin/python" -W ignore -P -m nova.tests.lab.bench \
+as_root "$ROOT/.tox/functional/bin/python" -W ignore -P -m nova.tests.lab.bench \
     --released "$ROOT/.tox/released-nova/bin/python" "$@"

@@ -41,9 +41,9 @@ class Link(process.LabFixture):
             {'ip': 'iproute2', 'tc': 'iproute2', 'nsenter': 'util-linux'})
         # The link goes when the namespace goes, and that with its process.
         holder: subprocess.Popen[str] = process.spawn(
-            ['unshare', '--net', 'sh', '-c', 'echo ready; exec sleep infinity'],
-            cwd='/', text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE)
+            ['unshare', '--net', 'sh', '-c',
+             'echo ready; exec sleep infinity'], cwd='/', text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.addCleanup(process.end, holder, grace=0)
         assert holder.stdout
         holder.stdout.readline()

@@ -28,6 +28,8 @@ class Way(enum.Enum):
     HTTP = 'HTTP'
     #: Not a way: ``rbd export`` into a pipe whose bytes are thrown away.
     PIPE = 'rbd export to nowhere'
+    #: Not a way: the writing alone, of bytes that are in memory.
+    WRITE = 'write alone'
     #: Not a way: the hash alone, of bytes that are in memory.
     HASH = 'hash alone'
 
@@ -94,7 +96,7 @@ class Case:
     @property
     def name(self) -> str:
         words = [self.group, self.way.value]
-        if self.way not in (Way.BARE, Way.PIPE):
+        if self.way not in (Way.BARE, Way.PIPE, Way.WRITE):
             words.append(self.check.value)
         if self.count > 1:
             words.append('%d %s' % (self.count, 'at once' if self.at_once
@@ -154,7 +156,7 @@ def _warm_group(image: Image, rounds: int) -> Plan:
     group = 'dense, in the memory of Ceph'
     cases = [dataclasses.replace(case, group=group, warm=True)
              for case in _dense_group(image, rounds).cases
-             if case.way in (Way.BARE, Way.RBD, Way.PIPE)]
+             if case.way in (Way.BARE, Way.RBD, Way.PIPE, Way.WRITE)]
     return Plan(cases, [], {group: rounds})
 
 
@@ -175,7 +177,7 @@ def _sparse_group(image: Image, rounds: int) -> Plan:
 
 
 def _floors(group: str, image: Image) -> list[Case]:
-    return [Case(group, image, Way.PIPE),
+    return [Case(group, image, Way.PIPE), Case(group, image, Way.WRITE),
             Case(group, image, Way.HASH, Check.SHA256),
             Case(group, image, Way.HASH, Check.SHA512)]
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import mmap
 import os
 import pathlib
 import resource
@@ -113,7 +114,8 @@ class Bench(process.LabFixture):
         modules.mkdir()
         services.link_ceph_modules(modules)
         host = self._make_host(
-            'released', python=self._released, env={'PYTHONPATH': str(modules)})
+            'released', python=self._released,
+            env={'PYTHONPATH': str(modules)})
         # It reads the keyring itself.
         shutil.chown(host.keyring, host.account.uid)
         return host
@@ -182,8 +184,8 @@ class Bench(process.LabFixture):
     def _import(self, image: plan.Image, path: pathlib.Path) -> _Stored:
         """As Glance would store it, but faster."""
         sha256, sha512 = _digests(path, 'sha256', 'sha512')
-        image_id = self._register(image, path, sha512, self._signer.properties(
-            path, self._certificate))
+        signed = self._signer.properties(path, self._certificate)
+        image_id = self._register(image, path, sha512, signed)
         return _Stored(image, image_id, sha256)
 
     def _store_zeros(self, image: plan.Image, path: pathlib.Path) -> _Stored:
@@ -240,7 +242,8 @@ class Bench(process.LabFixture):
         if case.count > 1:
             return self._fetch_several
         return {Way.BARE: self._export, Way.PIPE: self._export_to_nowhere,
-                Way.HASH: self._hash}.get(case.way, self._fetch)
+                Way.WRITE: self._write, Way.HASH: self._hash,
+                }.get(case.way, self._fetch)
 
     def _place(
         self, case: plan.Case,
@@ -331,6 +334,26 @@ class Bench(process.LabFixture):
 
     def _export_to_nowhere(self, case: plan.Case) -> Sample:
         return _timed(lambda: _drain(self._rbd(case, '-')))
+
+    def _write(self, case: plan.Case) -> Sample:
+        """As much data as the image has, past the page cache."""
+        path = self._out(self._ours)
+        block = mmap.mmap(-1, _BLOCK)
+        block.write(os.urandom(_BLOCK))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT
+
+        def write() -> None:
+            file = os.open(path, flags)
+            try:
+                for _number in range(-(-case.image.data // _BLOCK)):
+                    os.write(file, block)
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+        sample = _timed(write)
+        path.unlink()
+        return sample
 
     def _hash(self, case: plan.Case) -> Sample:
         algorithm = hashlib.new(case.check.value.replace('-', '').lower())
