@@ -14,6 +14,7 @@ from collections.abc import Callable
 import dataclasses
 import logging as py_logging
 import os
+import resource
 import sys
 import threading
 import time
@@ -103,6 +104,13 @@ class Service:
     def other_call(self, path: str) -> Answer:
         """Make a privileged call of another part of Nova."""
         nova.privsep.path.utime(path)
+        return {}
+
+    def limit_files(self, size: int | None) -> Answer:
+        """Let files grow to so many bytes, or to any size again."""
+        _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE,
+                           (hard if size is None else size, hard))
         return {}
 
     def cancel(self, request: int) -> Answer:

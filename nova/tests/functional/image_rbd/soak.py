@@ -187,14 +187,12 @@ class Soak(service_base.ServiceTestCase):
 
     @contextlib.contextmanager
     def fault_disk_is_full(self) -> Iterator[None]:
-        limit = '--fsize=%d:unlimited'
-        pid = str(self.service.pid)
-        process.run(['prlimit', '--pid', pid, limit % (2 * MIB)])
+        # More than what the service writes into its log.
+        self.service.ask('limit_files', size=32 * MIB).answer()
         try:
             yield
         finally:
-            process.run(['prlimit', '--pid', pid,
-                         '--fsize=unlimited:unlimited'])
+            self.service.ask('limit_files', size=None).answer()
 
     @contextlib.contextmanager
     def fault_wrong_user(self) -> Iterator[None]:
