@@ -152,3 +152,5 @@ def _target(descriptor: str) -> str | None:
 
 if __name__ == '__main__':
     Service(sys.argv[1]).serve()
+    # Without waiting for threads that still work on requests.
+    os._exit(0)

@@ -20,6 +20,7 @@ import time
 import unittest
 
 from nova.tests.functional.image_rbd import service_base
+from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import process
 
@@ -34,12 +35,14 @@ class Soak(service_base.ServiceTestCase):
 
     MINUTES = 10.0
     SEED = 0
-    USUAL = {'rbd_connect_timeout': 2, 'rbd_stall_timeout': 2,
-             'num_retries': 0}
 
     def setUp(self) -> None:
         super().setUp()
         self._act: Callable[[], object] = _nothing
+        self.configure()
+
+    def configure(self, **glance: config.Value | None) -> None:
+        super().configure(rbd_connect_timeout=2, **glance)
 
     def test_soak(self) -> None:
         rng = random.Random(self.SEED)
@@ -196,11 +199,11 @@ class Soak(service_base.ServiceTestCase):
 
     @contextlib.contextmanager
     def fault_wrong_user(self) -> Iterator[None]:
-        self._reload({'rbd_user': 'stranger'})
+        self.configure(rbd_user='stranger')
         try:
             yield
         finally:
-            self._reload({})
+            self.configure()
 
 
 def _nothing() -> None:

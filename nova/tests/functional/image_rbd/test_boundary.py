@@ -248,8 +248,8 @@ class TestArguments(BoundaryTestCase):
         ceph = self.cloud.ceph
         path = self.files / 'data'
         for number, name in enumerate((
-            '$HOME', 'a b', '*', 'größe', 'a,b;c', '..', '%2F', '`id`',
-            "it's", 'a\\b', '"', 'x' * 90, 'a=b', '#', '~',
+            '$HOME', 'a b', 'größe', 'a,b;c', '..', '%2F', '`id` * "x\\',
+            'x' * 90,
         )):
             path.write_bytes(os.urandom(5000 + number))
             ceph.rbd('import', '--path', path, '--pool', 'images',
@@ -272,7 +272,7 @@ class TestChild(BoundaryTestCase):
 
     def test_what_it_starts_with(self):
         image_id = self.upload(self.large_image, 'iso')
-        with self.slow_osd(0.05), self.reader() as content:
+        with self.slow_osd(0.03), self.reader() as content:
             request = self.ask(image=image_id)
             pid = self.rbd_pid(1)
             proc = pathlib.Path('/proc/%d' % pid)
@@ -334,7 +334,7 @@ class TestStreams(BoundaryTestCase):
 
     def test_against_import_diff(self):
         ceph, rng = self.cloud.ceph, random.Random(16)
-        for number in range(5):
+        for number in range(3):
             size = rng.randrange(1, 48 * MIB)
             source = self.files / 'source'
             with open(source, 'wb') as file:
