@@ -125,8 +125,10 @@ class Service(process.LabFixture):
         assert self._child.stdin
         self._child.stdin.close()
         process.wait_for(lambda: self._child.poll() is not None, _GRACE)
-        process.end(self._child, grace=0, group=False)
+        # The kernel then kills the service itself, whose output ends.
+        self._child.kill()
         self._reader.join(_GRACE)
+        process.end(self._child, grace=0, group=False)
 
     @property
     def alive(self) -> bool:
