@@ -48,7 +48,7 @@ class Service:
         self._context = lab_fetch.request_context(
             lab_fetch.authentication(os.environ), ks_session.Session())
         self._lock = threading.Lock()
-        self._gap: float | None = None
+        self._beats = False
         #: request id -> what ends the thread that works on it
         self._kills: dict[int, Callable[[], None]] = {}
 
@@ -127,18 +127,17 @@ class Service:
 
     def watch_the_beat(self) -> Answer:
         """Beat until told to stop; the longest time between two beats."""
-        self._gap = longest = 0.0
+        self._beats, longest = True, 0.0
         last = time.monotonic()
-        while self._gap is not None:
+        while self._beats:
             time.sleep(BEAT)
             now = time.monotonic()
-            if self._gap is not None:
-                self._gap = longest = max(self._gap, now - last)
+            longest = max(longest, now - last)
             last = now
         return {'gap': longest}
 
     def stop_the_beat(self) -> Answer:
-        self._gap = None
+        self._beats = False
         return {}
 
 

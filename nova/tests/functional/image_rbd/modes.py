@@ -26,7 +26,7 @@ class Modes(service_base.ServiceTestCase):
     def test_others_go_on_during_a_large_download(self):
         path, image_id = self.huge_image()
         # A hub that is blocked is so each time; a busy machine is not.
-        gaps = []
+        gaps: list[float] = []
         while len(gaps) < 3 and min(gaps, default=9) > LONGEST_GAP:
             beat = self.service.ask('watch_the_beat')
             fetched = self.fetch(image_id)

@@ -107,7 +107,7 @@ class Soak(service_base.ServiceTestCase):
         return 'by ' + line.split(' fetched by ')[1].split(':')[0]
 
     def check(self, fault: str) -> None:
-        left = []
+        left: list[str] = []
 
         def clean() -> bool:
             left[:] = [*os.listdir(self.out().parent),

@@ -91,7 +91,7 @@ class TestPaths(BoundaryTestCase):
         server.bind(str(self.directory / 'socket'))
         before = self.state(root_file), self.listing()
         with self.reader() as content:
-            for path in (
+            paths: tuple[Any, ...] = (
                 *map(str, self.directory.iterdir()), str(root_file),
                 str(self.directory), '/dev/null', '/dev/full', '/dev/tty',
                 '/', '/etc/shadow', '/proc/self/fd/1', '/dev/stdout',
@@ -100,14 +100,14 @@ class TestPaths(BoundaryTestCase):
                 '-', str(self.directory) + '/../downloads/fifo',
                 str(self.fifo) + '/', str(self.fifo) + '\0', '/' + 'x' * 5000,
                 '/' + 'x' * 1_000_000, 1, None, [str(self.fifo)], 1.5, {},
-                True,
-            ):
+                True)
+            for path in paths:
                 if path in (None, str(self.fifo)):
                     continue
                 answer = self.ask(path).answer()
-                self.assertIn('error', answer, path)
+                self.assertIn('error', answer, repr(path))
                 self.assertIn(answer['error'], (
-                    'ValueError', 'FileNotFoundError', 'OSError'), path)
+                    'ValueError', 'FileNotFoundError', 'OSError'), repr(path))
                 self.assertLess(len(answer['message']), 400)
                 self.assertNotIn(SECRET, str(answer))
         self.assertEqual(b'', content)
@@ -193,7 +193,8 @@ class TestArguments(BoundaryTestCase):
             for name, value in cases:
                 answer = self.ask(**{name: value}).answer()
                 self.assertIn(answer.get('error'),
-                              ('ValueError', 'TypeError'), (name, value))
+                              ('ValueError', 'TypeError'),
+                              repr((name, value)))
                 self.assertLess(len(answer['message']), 400)
         self.assertEqual(b'', content)
 
@@ -263,7 +264,7 @@ class TestArguments(BoundaryTestCase):
                 ceph.rbd('snap', 'rm', '--pool', 'images', '--image', name,
                          '--snap', name)
                 ceph.rbd('rm', '--pool', 'images', '--image', name)
-            self.assertEqual(0, answer.get('status'), (name, answer))
+            self.assertEqual(0, answer.get('status'), repr((name, answer)))
             self.assertEqual(path.read_bytes(), content, name)
 
 
@@ -363,7 +364,7 @@ class TestStreams(BoundaryTestCase):
                 ceph.rbd('snap', 'purge', 'images/' + made)
                 ceph.rbd('rm', 'images/' + made)
             self.assertEqual(self.digest(out.read_bytes()),
-                             self.decoded(diff.read_bytes()), number)
+                             self.decoded(diff.read_bytes()), str(number))
 
     def decoded(self, content: bytes) -> tuple[int, str]:
         stream = memoryview(content)
@@ -378,11 +379,11 @@ class TestStreams(BoundaryTestCase):
         decoder = rbd_diff.Decoder(readinto, 'snap')
         found = []
         for offset, length in decoder.extents():
-            data = bytearray(length)
-            view = memoryview(data)
+            extent = bytearray(length)
+            view = memoryview(extent)
             while view:
                 view = view[decoder.readinto(view):]
-            found.append((offset, bytes(data)))
+            found.append((offset, bytes(extent)))
         self.assertEqual(
             (decoder.size, found),
             test_hostile_streams.naive_decode(content))

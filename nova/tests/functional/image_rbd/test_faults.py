@@ -6,8 +6,10 @@ Each fault ends in the right image by the next source and one warning, or in
 one error that says what is wrong; nothing is left.
 """
 
+from collections.abc import Iterator
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import threading
@@ -41,7 +43,7 @@ class TestRefused(service_base.ServiceTestCase):
         error = self.assertRaises(
             errors.FetchFailed, self.fetch, image_id)
         self.assertFalse(self.out().exists())
-        self.assertEqual(kind, error.kind, error)
+        self.assertEqual(kind, error.kind, str(error))
         return self.warnings(error.log)
 
     def test_no_such_image(self):
@@ -461,7 +463,7 @@ class TestDestination(service_base.ServiceTestCase):
         self.image_id = self.upload(self.large_image, 'iso')
 
     @contextlib.contextmanager
-    def mounted(self, kind: str, options: str):
+    def mounted(self, kind: str, options: str) -> Iterator[pathlib.Path]:
         """Have another filesystem where the file goes."""
         run = self.shared_host.run_as_root
         directory = self.out().parent
