@@ -228,6 +228,24 @@ class TestArguments(BoundaryTestCase):
             self.assertNotIn(SECRET, str(answer) + str(bytes(content)))
         self.assertNotIn(SECRET, self.service.log.read_text())
 
+    def test_what_is_in_a_damaged_keyring_is_not_told(self):
+        # rbd says it, as root; nobody else must get to know.
+        for text in (f'[client.nova]\n\tkey = {SECRET}\n',
+                     f'[client.nova]\n\tkey {SECRET}\n',
+                     f'[client.nova]\n\tsecret = {SECRET}\n',
+                     f'[client.nova]\n\tkey = {SECRET * 500}\n',
+                     f'[{SECRET}]\n\tkey = x\n'):
+            self.write_keyring(text)
+            conf = self.shared_host.directory / 'other.conf'
+            with self.reader():
+                answer = self.ask(conf=str(conf)).answer()
+            self.assertEqual(5, answer['status'])
+            self.assertIn("couldn't connect", answer['said'])
+            self.assertNotIn(SECRET, str(answer))
+            if SECRET * 2 not in text:
+                self.assertIn('error parsing file', answer['said'])
+        self.assertNotIn(SECRET, self.service.log.read_text())
+
     def test_pool_without_rights(self):
         # What another tenant keeps in the same cluster.
         ceph = self.cloud.ceph
