@@ -61,11 +61,16 @@ class Soak(service_base.ServiceTestCase):
             outcomes[fault.removeprefix('fault_'), outcome] += 1
             self.check(fault)
         self.tell(outcomes, longest)
-        # The daemon that died was started again, by other descriptors.
-        threads, descriptors = self.resources()
-        self.assertEqual((self.before[0], len(self.before[1])),
-                         (threads, len(descriptors)))
-        self.before = threads, descriptors
+        for path, _disk_format, image_id in files:
+            self.assertEqual('by rbd', self.attempt(
+                'fault_none', path, image_id, rng))
+        # A daemon that died was started again, by other descriptors; those
+        # of downloads are counted.
+        self.assertEqual(*(
+            [target for target in descriptors if 'fifo' in target or
+             'stream' in target or 'eventfd' in target or '/#' in target]
+            for descriptors in (self.before[1], self.resources()[1])))
+        self.before = self.resources()
 
     def make_files(
         self, rng: random.Random,
