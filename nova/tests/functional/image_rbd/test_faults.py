@@ -20,6 +20,7 @@ from nova.tests.functional.image_rbd import base
 from nova.tests.functional.image_rbd import service_base
 from nova.tests.lab import errors
 from nova.tests.lab import process
+from nova.tests.lab import service as lab_service
 
 MIB = base.MIB
 
@@ -435,6 +436,46 @@ class TestManyAtOnce(service_base.ServiceTestCase):
         for request in requests:
             self.assert_same(self.large_image, request.fetched())
         self.assertEqual(0, self.cloud.glance.downloads(image_id))
+
+
+    def test_others_take_all_threads_of_the_daemon(self):
+        # As the conversion of other images may: the export has to queue.
+        image_id = self.upload(self.large_image, 'iso')
+        self.configure(rbd_connect_timeout=1, rbd_stall_timeout=2)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.stopped(self.cloud.ceph.osd.pid))
+            others = [self.export_to_nobody(image_id, stack)
+                      for _number in range(2)]
+            request = self.service.fetch(image_id, self.out())
+            begin = self.now()
+            self.wait_for_log('Image %s could not be fetched' % image_id,
+                              request)
+            self.assertLess(self.now() - begin, 2 + service_base.SLACK)
+            # It is not waited for, and will find that it is too late.
+            self.assertFalse(any(other.done for other in others))
+        fetched = request.fetched()
+        self.assert_same(self.large_image, fetched)
+        self.assert_fetched_by('http', image_id, fetched)
+        given_up, warning = self.warnings(fetched.log)
+        self.assertIn('still occupies a thread', given_up)
+        self.assertIn('No byte came for 2 seconds', warning)
+
+    def export_to_nobody(
+        self, image_id: str, stack: contextlib.ExitStack,
+    ) -> lab_service.Request:
+        """Occupy a thread of the daemon until the stack is left."""
+        number = len(os.listdir(self.out().parent))
+        fifo = self.out('fifo%d' % number)
+        os.mkfifo(fifo)
+        stack.callback(os.close, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        request = self.service.ask(
+            'export', fifo=str(fifo), command='export', user='nova',
+            conf=str(self.shared_host.ceph_conf), pool='images',
+            image=image_id, snapshot='snap', connect_timeout=60,
+            stall_timeout=60)
+        process.wait_for(lambda: len(self.shared_host.pids(
+            'rbd', '--pool')) > number, 30)
+        return request
 
 
 class TestDestination(service_base.ServiceTestCase):
