@@ -437,7 +437,6 @@ class TestManyAtOnce(service_base.ServiceTestCase):
             self.assert_same(self.large_image, request.fetched())
         self.assertEqual(0, self.cloud.glance.downloads(image_id))
 
-
     def test_others_take_all_threads_of_the_daemon(self):
         # As the conversion of other images may: the export has to queue.
         image_id = self.upload(self.large_image, 'iso')
