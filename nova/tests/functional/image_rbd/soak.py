@@ -216,8 +216,10 @@ def _nothing() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    for name, value in zip(('MINUTES', 'SEED'), arguments):
-        setattr(Soak, name, float(value))
+    if arguments:
+        Soak.MINUTES = float(arguments[0])
+    if arguments[1:]:
+        Soak.SEED = int(arguments[1])
     print('Seed %s' % Soak.SEED, file=sys.stderr)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(Soak)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
