@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One compute service for all tests of a class, and faults around it."""
+"""One compute service for all classes of a process, and faults around it."""
 
 import atexit
 from collections.abc import Iterator
