@@ -290,14 +290,14 @@ class TestTimeLimits(service_base.ServiceTestCase):
         self.assert_by_rbd(image_id, fetched, self.large_image)
 
     def test_slow_but_moving(self):
-        # Each of the reads under way waits for those before it, so that it
-        # takes longer than the stall timeout; bytes come all the time.
+        # It takes several times as long as the stall timeout, during which
+        # some byte always comes.
         image_id = self.upload(self.large_image, 'iso')
         self.configure(rbd_stall_timeout=3)
         with self.slow_osd(0.2):
             fetched = self.fetch(image_id)
         self.assert_by_rbd(image_id, fetched, self.large_image)
-        self.assertLess(3, fetched.seconds)
+        self.assertLess(6, fetched.seconds)
 
     def test_rbd_stands_still(self):
         image_id = self.upload(self.large_image, 'raw')
@@ -456,7 +456,7 @@ class TestManyAtOnce(service_base.ServiceTestCase):
         self.assert_same(self.large_image, fetched)
         self.assert_fetched_by('http', image_id, fetched)
         given_up, warning = self.warnings(fetched.log)
-        self.assertIn('still occupies a thread', given_up)
+        self.assertIn('has not ended an export', given_up)
         self.assertIn('No byte came for 2 seconds', warning)
 
     def export_to_nobody(
