@@ -186,7 +186,7 @@ def open_source(
     # Holes are worth a richer stream only where there are any: the formats
     # other than raw are dense.
     sparse = image['disk_format'] == 'raw'
-    with _Export(
+    with _slots(), _Export(
             location, cluster, 'export-diff' if sparse else 'export',
     ) as export:
         if sparse:
@@ -259,26 +259,22 @@ class _Export:
             target=self._run, name='image-rbd-export', daemon=True)
 
     def __enter__(self) -> '_Export':
-        with self._resources as stack, contextlib.ExitStack() as call:
-            call.enter_context(_slots())
+        with self._resources as stack:
             try:
                 _remove_leftovers()
-                self._make_fifo(stack, call)
+                self._make_fifo(stack)
             except OSError as exc:
                 raise transfer.SourceError(
                     reason=_('No FIFO can be made: %s') % exc) from exc
-            self._of_call = call.pop_all()
             try:
                 self._call.start()
             except RuntimeError:
-                self._of_call.close()
+                os.close(self._writer)
                 raise
             self._resources = stack.pop_all()
         return self
 
-    def _make_fifo(
-        self, stack: contextlib.ExitStack, call: contextlib.ExitStack,
-    ) -> None:
+    def _make_fifo(self, stack: contextlib.ExitStack) -> None:
         self._directory = tempfile.mkdtemp(prefix=_PREFIX)
         stack.callback(self._wait)
         # Before that: a call that has not come to open it must fail at once.
@@ -299,7 +295,7 @@ class _Export:
         self._poller.register(self._interruption, select.POLLIN)
         # As long as this is open the stream does not end, so that its end
         # means that the outcome is known.
-        call.callback(os.close, os.open(self._fifo, os.O_WRONLY | flags))
+        self._writer = os.open(self._fifo, os.O_WRONLY | flags)
 
     def __exit__(self, *exc_info: object) -> None:
         self._resources.close()
@@ -351,10 +347,10 @@ class _Export:
         self._call.join(_END_SECONDS)
         if self._call.is_alive():
             # Queued in the daemon behind other calls, where it will find no
-            # FIFO; or its rbd hangs in the kernel, where it cannot be killed.
+            # FIFO; or its rbd hangs in the kernel, where it cannot be killed;
+            # or oslo.privsep has not noticed that the daemon has died.
             LOG.warning('The privsep daemon has not ended an export of image '
-                        '%s that was given up; it still occupies a thread '
-                        'there.', self._arguments['image'])
+                        '%s that was given up.', self._arguments['image'])
 
     def _run(self) -> None:
         try:
@@ -365,7 +361,7 @@ class _Export:
         except Exception as exc:
             self._failure = _('The privileged export failed: %s') % exc
         finally:
-            self._of_call.close()
+            os.close(self._writer)
 
 
 def _describe(command: str, status: int, said: str) -> str | None:

@@ -307,7 +307,9 @@ def _without_secrets(said: str) -> str:
         lambda match: (match['before'] or '') + ' (not shown)', said).strip()
 
 
-@nova.privsep.sys_admin_pctxt.entrypoint
+# A caller would wait for ever where oslo.privsep misses the end of the daemon,
+# as it does (3.12) when that is killed with a call on its way to it.
+@nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(LONGEST_EXPORT + 60)
 def export(
     fifo: str, *, command: str, conf: str, user: str, pool: str, image: str,
     snapshot: str, connect_timeout: int, stall_timeout: int,

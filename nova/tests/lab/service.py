@@ -125,12 +125,14 @@ class Service(process.LabFixture):
         assert self._child.stdin
         self._child.stdin.close()
         process.wait_for(lambda: self._child.poll() is not None, _GRACE)
-        # Its output ends when what it has started has ended, too.
-        if self._child.poll() is None:
-            self.kill()
-        self._child.wait(_GRACE)
+        # The kernel then kills the service itself, whose output ends.
+        self._child.kill()
         self._reader.join(_GRACE)
         process.end(self._child, grace=0, group=False)
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
 
     @property
     def pid(self) -> int:
@@ -165,8 +167,3 @@ class Service(process.LabFixture):
         """
         return self.ask('fetch', image_id=image_id, path=str(path),
                         digest=digest)
-
-    def configure(self, **glance: ty.Any) -> None:
-        """Set options of [glance]; those not given are the usual ones."""
-        self._host.configure({'glance': glance})
-        self.ask('reload').answer()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import dataclasses
 import logging as py_logging
 import os
+import resource
 import sys
 import threading
 import time
@@ -47,7 +48,7 @@ class Service:
         self._context = lab_fetch.request_context(
             lab_fetch.authentication(os.environ), ks_session.Session())
         self._lock = threading.Lock()
-        self._gap: float | None = None
+        self._beats = False
         #: request id -> what ends the thread that works on it
         self._kills: dict[int, Callable[[], None]] = {}
 
@@ -105,6 +106,13 @@ class Service:
         nova.privsep.path.utime(path)
         return {}
 
+    def limit_files(self, size: int | None) -> Answer:
+        """Let files grow to so many bytes, or to any size again."""
+        _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE,
+                           (hard if size is None else size, hard))
+        return {}
+
     def cancel(self, request: int) -> Answer:
         """Kill the green thread of another request."""
         self._kills[request]()
@@ -119,18 +127,17 @@ class Service:
 
     def watch_the_beat(self) -> Answer:
         """Beat until told to stop; the longest time between two beats."""
-        self._gap = longest = 0.0
+        self._beats, longest = True, 0.0
         last = time.monotonic()
-        while self._gap is not None:
+        while self._beats:
             time.sleep(BEAT)
             now = time.monotonic()
-            if self._gap is not None:
-                self._gap = longest = max(self._gap, now - last)
+            longest = max(longest, now - last)
             last = now
         return {'gap': longest}
 
     def stop_the_beat(self) -> Answer:
-        self._gap = None
+        self._beats = False
         return {}
 
 
@@ -144,3 +151,5 @@ def _target(descriptor: str) -> str | None:
 
 if __name__ == '__main__':
     Service(sys.argv[1]).serve()
+    # Without waiting for threads that still work on requests.
+    os._exit(0)

@@ -152,8 +152,9 @@ class LabTestCase(testtools.TestCase):
         verified: str = 'sha512',
     ) -> None:
         """The log says so, once; Glance's log says the same."""
+        # There are lines on how far it is, too: "is being fetched by".
         [line] = [line for line in fetched.log if line.startswith('INFO')
-                  and ' fetched by ' in line]
+                  and 'Image %s fetched by ' % image_id in line]
         self.assertIn('Image %s fetched by %s: %d bytes, ' % (
             image_id, source, fetched.size), line)
         self.assertTrue(line.endswith(', verified by ' + verified), line)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One compute service for all tests of a class, and faults around it."""
+"""One compute service for all classes of a process, and faults around it."""
 
+import atexit
 from collections.abc import Iterator
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -11,7 +13,6 @@ import signal
 import time
 from typing import Any
 from typing import ClassVar
-import unittest
 
 from nova.tests.functional.image_rbd import base
 from nova.tests.lab import cloud as lab_cloud
@@ -26,71 +27,101 @@ MIB = base.MIB
 #: Seconds within which a time limit has to hold.
 SLACK = 2.0
 
-_clouds: dict[str, lab_cloud.Cloud] = {}
+#: [glance] of nova.conf. The first byte may take long from a slow OSD.
+USUAL: dict[str, Any] = {
+    'rbd_connect_timeout': 20, 'rbd_stall_timeout': 2, 'num_retries': 0}
+
+#: [nova_sys_admin] of nova.conf: what a host with two processors has.
+_DAEMON = {'thread_pool_size': '2'}
+
+
+class Site:
+    """A host and the service on it, used by one class after another.
+
+    To start all this takes longer than most of the tests. It ends with the
+    process.
+
+    :ivar host: the compute host
+    :ivar service: the service that runs there now
+    """
+
+    def __init__(self, cloud: lab_cloud.Cloud, *, eventlet: bool) -> None:
+        self._eventlet = eventlet
+        self.host = compute.ComputeHost(
+            cloud, name='eventlet' if eventlet else 'native')
+        self.host.setUp()
+        atexit.register(self.host.cleanUp)
+        self.configure({})
+        self.start_service()
+
+    def configure(self, glance: dict[str, Any]) -> None:
+        """Write nova.conf with these options in [glance]."""
+        self.host.configure(
+            {'nova_sys_admin': _DAEMON, 'glance': USUAL | glance})
+
+    def start_service(self) -> None:
+        """Start a service, after the one there was has ended."""
+        self.service = lab_service.Service(
+            self.host, eventlet=self._eventlet)
+        self.service.setUp()
+        atexit.register(self.service.cleanUp)
+
+
+@functools.cache
+def _shared_cloud() -> lab_cloud.Cloud:
+    cloud = lab_cloud.Cloud(options={
+        # So that any bytes will do for an image of a dense format.
+        'image_format': {'require_image_format_match': False}})
+    cloud.setUp()
+    atexit.register(cloud.cleanUp)
+    folder = cloud.directory / 'images'
+    folder.mkdir()
+    (folder / 'image').write_bytes(os.urandom(8 * MIB + 511))
+    (folder / 'large').write_bytes(os.urandom(40 * MIB))
+    return cloud
+
+
+@functools.cache
+def _shared_site(eventlet: bool) -> Site:
+    return Site(_shared_cloud(), eventlet=eventlet)
 
 
 class ServiceTestCase(base.LabTestCase):
-    """A class has a host, a running service, and files for images.
+    """All classes of a process have the same cloud, host and service.
 
-    All classes of a module have the same cloud.
-
-    What a test changes on the host it changes back; that neither a process
-    nor a file, thread or descriptor is left is looked at after each test.
+    What a test changes there it changes back; that neither a process nor a
+    file, thread or descriptor is left is looked at after each test.
     """
 
-    # So that any bytes will do for an image of a dense format.
-    GLANCE = {'options': {
-        'image_format': {'require_image_format_match': False}}}
     EVENTLET: ClassVar[bool] = False
-    #: Sections of nova.conf.
-    OPTIONS: ClassVar[config.Options] = {}
-    #: [glance] of nova.conf. The first byte may take long from a slow OSD.
-    USUAL: ClassVar[dict[str, Any]] = {
-        'rbd_connect_timeout': 20, 'rbd_stall_timeout': 2, 'num_retries': 0}
 
-    shared_host: ClassVar[compute.ComputeHost]
-    service: ClassVar[lab_service.Service]
+    site: ClassVar[Site]
     image: ClassVar[pathlib.Path]
     #: Long enough to be in the middle of it, where the OSD is slow.
     large_image: ClassVar[pathlib.Path]
 
     @classmethod
     def make_cloud(cls) -> lab_cloud.Cloud:
-        """The cloud of all classes of the module."""
-        if cls.__module__ not in _clouds:
-            cloud = lab_cloud.Cloud(**cls.GLANCE)
-            cloud.setUp()
-            _clouds[cls.__module__] = cloud
-            unittest.addModuleCleanup(
-                lambda: _clouds.pop(cls.__module__).cleanUp())
-        return _clouds[cls.__module__]
+        return _shared_cloud()
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        host = compute.ComputeHost(cls.cloud, name=cls.__name__)
-        cls._use(host)
-        cls.shared_host = host
-        host.configure({**cls.OPTIONS, 'glance': cls.USUAL})
-        cls.start_service()
-        folder = cls.cloud.directory / 'images'
-        folder.mkdir(exist_ok=True)
-        cls.image = folder / 'image'
-        cls.image.write_bytes(os.urandom(8 * MIB + 511))
-        cls.large_image = folder / 'large'
-        cls.large_image.write_bytes(os.urandom(48 * MIB))
+        cls.site = _shared_site(cls.EVENTLET)
+        if not cls.site.service.alive:
+            cls.site.start_service()
+        cls.image = cls.cloud.directory / 'images' / 'image'
+        cls.large_image = cls.cloud.directory / 'images' / 'large'
 
-    @classmethod
-    def _use(cls, fixture: process.LabFixture) -> None:
-        fixture.setUp()
-        cls.addClassCleanup(fixture.cleanUp)
+    @property
+    def service(self) -> lab_service.Service:
+        """The service that runs now."""
+        return self.site.service
 
-    @classmethod
-    def start_service(cls) -> None:
-        """Start a service, after the one there was has ended."""
-        cls.service = lab_service.Service(
-            cls.shared_host, eventlet=cls.EVENTLET)
-        cls._use(cls.service)
+    @property
+    def shared_host(self) -> compute.ComputeHost:
+        """The host of the service."""
+        return self.site.host
 
     def setUp(self) -> None:
         super().setUp()
@@ -131,8 +162,7 @@ class ServiceTestCase(base.LabTestCase):
         self.addCleanup(self._reload, {})
 
     def _reload(self, glance: dict[str, config.Value | None]) -> None:
-        self.shared_host.configure(
-            {**self.OPTIONS, 'glance': self.USUAL | glance})
+        self.site.configure(glance)
         self.service.ask('reload').answer()
 
     def write_ceph_conf(self, **options: config.Value | None) -> pathlib.Path:

@@ -91,7 +91,7 @@ class TestPaths(BoundaryTestCase):
         server.bind(str(self.directory / 'socket'))
         before = self.state(root_file), self.listing()
         with self.reader() as content:
-            for path in (
+            paths: tuple[Any, ...] = (
                 *map(str, self.directory.iterdir()), str(root_file),
                 str(self.directory), '/dev/null', '/dev/full', '/dev/tty',
                 '/', '/etc/shadow', '/proc/self/fd/1', '/dev/stdout',
@@ -99,15 +99,15 @@ class TestPaths(BoundaryTestCase):
                 str(self.directory / 'new' / 'er'), 'fifo', './fifo', '',
                 '-', str(self.directory) + '/../downloads/fifo',
                 str(self.fifo) + '/', str(self.fifo) + '\0', '/' + 'x' * 5000,
-                '/' + 'x' * 1_000_000, 1, None, [str(self.fifo)], 1.5, {},
-                True,
-            ):
-                if path in (None, str(self.fifo)):
+                '/' + 'x' * 1_000_000, 1, [str(self.fifo)], 1.5, {},
+                True)
+            for path in paths:
+                if path == str(self.fifo):
                     continue
                 answer = self.ask(path).answer()
-                self.assertIn('error', answer, path)
+                self.assertIn('error', answer, repr(path))
                 self.assertIn(answer['error'], (
-                    'ValueError', 'FileNotFoundError', 'OSError'), path)
+                    'ValueError', 'FileNotFoundError', 'OSError'), repr(path))
                 self.assertLess(len(answer['message']), 400)
                 self.assertNotIn(SECRET, str(answer))
         self.assertEqual(b'', content)
@@ -193,7 +193,8 @@ class TestArguments(BoundaryTestCase):
             for name, value in cases:
                 answer = self.ask(**{name: value}).answer()
                 self.assertIn(answer.get('error'),
-                              ('ValueError', 'TypeError'), (name, value))
+                              ('ValueError', 'TypeError'),
+                              repr((name, value)))
                 self.assertLess(len(answer['message']), 400)
         self.assertEqual(b'', content)
 
@@ -227,6 +228,24 @@ class TestArguments(BoundaryTestCase):
             self.assertNotIn(SECRET, str(answer) + str(bytes(content)))
         self.assertNotIn(SECRET, self.service.log.read_text())
 
+    def test_what_is_in_a_damaged_keyring_is_not_told(self):
+        # rbd says it, as root; nobody else must get to know.
+        for text in (f'[client.nova]\n\tkey = {SECRET}\n',
+                     f'[client.nova]\n\tkey {SECRET}\n',
+                     f'[client.nova]\n\tsecret = {SECRET}\n',
+                     f'[client.nova]\n\tkey = {SECRET * 500}\n',
+                     f'[{SECRET}]\n\tkey = x\n'):
+            self.write_keyring(text)
+            conf = self.shared_host.directory / 'other.conf'
+            with self.reader():
+                answer = self.ask(conf=str(conf)).answer()
+            self.assertEqual(5, answer['status'])
+            self.assertIn("couldn't connect", answer['said'])
+            self.assertNotIn(SECRET, str(answer))
+            if SECRET * 2 not in text:
+                self.assertIn('error parsing file', answer['said'])
+        self.assertNotIn(SECRET, self.service.log.read_text())
+
     def test_pool_without_rights(self):
         # What another tenant keeps in the same cluster.
         ceph = self.cloud.ceph
@@ -248,8 +267,8 @@ class TestArguments(BoundaryTestCase):
         ceph = self.cloud.ceph
         path = self.files / 'data'
         for number, name in enumerate((
-            '$HOME', 'a b', '*', 'größe', 'a,b;c', '..', '%2F', '`id`',
-            "it's", 'a\\b', '"', 'x' * 90, 'a=b', '#', '~',
+            '$HOME', 'a b', 'größe', 'a,b;c', '..', '%2F', '`id` * "x\\',
+            'x' * 90,
         )):
             path.write_bytes(os.urandom(5000 + number))
             ceph.rbd('import', '--path', path, '--pool', 'images',
@@ -263,7 +282,7 @@ class TestArguments(BoundaryTestCase):
                 ceph.rbd('snap', 'rm', '--pool', 'images', '--image', name,
                          '--snap', name)
                 ceph.rbd('rm', '--pool', 'images', '--image', name)
-            self.assertEqual(0, answer.get('status'), (name, answer))
+            self.assertEqual(0, answer.get('status'), repr((name, answer)))
             self.assertEqual(path.read_bytes(), content, name)
 
 
@@ -272,7 +291,7 @@ class TestChild(BoundaryTestCase):
 
     def test_what_it_starts_with(self):
         image_id = self.upload(self.large_image, 'iso')
-        with self.slow_osd(0.05), self.reader() as content:
+        with self.slow_osd(0.03), self.reader() as content:
             request = self.ask(image=image_id)
             pid = self.rbd_pid(1)
             proc = pathlib.Path('/proc/%d' % pid)
@@ -334,7 +353,7 @@ class TestStreams(BoundaryTestCase):
 
     def test_against_import_diff(self):
         ceph, rng = self.cloud.ceph, random.Random(16)
-        for number in range(5):
+        for number in range(3):
             size = rng.randrange(1, 48 * MIB)
             source = self.files / 'source'
             with open(source, 'wb') as file:
@@ -363,7 +382,7 @@ class TestStreams(BoundaryTestCase):
                 ceph.rbd('snap', 'purge', 'images/' + made)
                 ceph.rbd('rm', 'images/' + made)
             self.assertEqual(self.digest(out.read_bytes()),
-                             self.decoded(diff.read_bytes()), number)
+                             self.decoded(diff.read_bytes()), str(number))
 
     def decoded(self, content: bytes) -> tuple[int, str]:
         stream = memoryview(content)
@@ -378,11 +397,11 @@ class TestStreams(BoundaryTestCase):
         decoder = rbd_diff.Decoder(readinto, 'snap')
         found = []
         for offset, length in decoder.extents():
-            data = bytearray(length)
-            view = memoryview(data)
+            extent = bytearray(length)
+            view = memoryview(extent)
             while view:
                 view = view[decoder.readinto(view):]
-            found.append((offset, bytes(data)))
+            found.append((offset, bytes(extent)))
         self.assertEqual(
             (decoder.size, found),
             test_hostile_streams.naive_decode(content))

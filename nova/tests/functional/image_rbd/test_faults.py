@@ -6,6 +6,7 @@ Each fault ends in the right image by the next source and one warning, or in
 one error that says what is wrong; nothing is left.
 """
 
+from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -19,10 +20,9 @@ from nova.tests.functional.image_rbd import base
 from nova.tests.functional.image_rbd import service_base
 from nova.tests.lab import errors
 from nova.tests.lab import process
+from nova.tests.lab import service as lab_service
 
 MIB = base.MIB
-#: As Ceph makes them; this one is nobody's.
-KEY = 'AQB' + 'A' * 35 + '=='
 
 
 class TestRefused(service_base.ServiceTestCase):
@@ -42,7 +42,7 @@ class TestRefused(service_base.ServiceTestCase):
         error = self.assertRaises(
             errors.FetchFailed, self.fetch, image_id)
         self.assertFalse(self.out().exists())
-        self.assertEqual(kind, error.kind, error)
+        self.assertEqual(kind, error.kind, str(error))
         return self.warnings(error.log)
 
     def test_no_such_image(self):
@@ -108,20 +108,9 @@ class TestRefused(service_base.ServiceTestCase):
         self.write_ceph_conf(keyring=self.shared_host.directory)
         self.fetch_by_http("status 21: .*couldn't connect")
 
-    def test_what_is_in_a_damaged_keyring_is_not_told(self):
-        # rbd says it, as root; the service must not get to know.
-        for text in (f'[client.nova]\n\tkey = {KEY}\n',
-                     f'[client.nova]\n\tkey {KEY}\n',
-                     f'[client.nova]\n\tsecret = {KEY}\n',
-                     f'[{KEY}]\n\tkey = x\n'):
-            self.write_keyring(text)
-            image_id = self.upload(self.image, 'iso')
-            fetched = self.fetch(image_id)
-            self.assert_by_http("couldn't connect", image_id, fetched)
-            said = '\n'.join(fetched.log)
-            self.assertIn('error parsing file', said)
-            self.assertNotIn(KEY[:20], said)
-            self.assertNotIn(KEY[:20], self.service.log.read_text())
+    def test_keyring_is_damaged(self):
+        self.write_keyring('[client.nova]\n\tkey = x\n')
+        self.fetch_by_http("status 5: .*couldn't connect")
 
     def test_no_ceph_conf(self):
         self.configure(rbd_ceph_conf='/nowhere/ceph.conf')
@@ -129,9 +118,11 @@ class TestRefused(service_base.ServiceTestCase):
 
     def test_ceph_conf_is_garbage(self):
         path = self.write_ceph_conf()
+        image_id = self.upload(self.image, 'iso')
         for content in (b'', b'\0\xff' * 1000, b'[global', b'fsid', b'[a]\n'):
             path.write_bytes(content)
-            self.fetch_by_http(r'not in \[glance\] rbd_ceph_conf')
+            self.assert_by_http(r'not in \[glance\] rbd_ceph_conf', image_id,
+                                self.fetch(image_id))
 
     def test_ceph_conf_is_garbage_below_the_fsid(self):
         path = self.write_ceph_conf()
@@ -237,7 +228,10 @@ class TestTimeLimits(service_base.ServiceTestCase):
             for address in ('v2:127.0.0.1:%d' % process.free_port(),
                             mute.address, dropped.address):
                 self.write_ceph_conf(mon_host=address)
-                for connect, stall in ((1, 60), (4, 1)):
+                # Whichever of the two is longer.
+                limits = [(1, 60), (3, 1)] if address == mute.address else [
+                    (1, 60)]
+                for connect, stall in limits:
                     self.configure(
                         rbd_ceph_conf=conf, rbd_connect_timeout=connect,
                         rbd_stall_timeout=stall)
@@ -251,23 +245,19 @@ class TestTimeLimits(service_base.ServiceTestCase):
                     self.assertLess(
                         fetched.seconds, connect + service_base.SLACK)
 
-    def fetch_while_osd_is_stopped(
-        self, after: int, disk_format: str, path: pathlib.Path,
-    ) -> None:
-        """The OSD stops for good; HTTP, which needs it, too, waits."""
-        image_id = self.upload(path, disk_format)
+    def test_osd_is_stopped_in_the_middle(self):
         self.configure(rbd_stall_timeout=3)
-        request = self.service.fetch(image_id, self.out())
-        if after:
-            self.rbd_pid(after)
-        with self.stopped(self.cloud.ceph.osd.pid):
-            begin = self.now()
-            self.wait_for_log('Image %s could not be fetched' % image_id,
-                              request)
-            seconds = self.now() - begin
-        fetched = request.fetched()
-        self.assert_by_http(
-            'No byte came for 3 seconds', image_id, fetched, path)
+        image_id = self.upload(self.large_image, 'iso')
+        with self.slow_osd(0.03):
+            request = self.service.fetch(image_id, self.out())
+            self.rbd_pid(8 * MIB)
+            with self.stopped(self.cloud.ceph.osd.pid):
+                begin = self.now()
+                self.wait_for_log('Image %s could not be fetched' % image_id,
+                                  request)
+                seconds = self.now() - begin
+        self.assert_by_http('No byte came for 3 seconds', image_id,
+                            request.fetched(), self.large_image)
         # The last byte may have come a little before, or after.
         self.assertLess(1.5, seconds)
         self.assertLess(seconds, 3 + service_base.SLACK)
@@ -287,16 +277,10 @@ class TestTimeLimits(service_base.ServiceTestCase):
             self.assertLess(limit, seconds)
             self.assertLess(seconds, limit + service_base.SLACK)
 
-    def test_osd_is_stopped_in_the_middle(self):
-        with self.slow_osd(0.05):
-            for disk_format in ('iso', 'raw'):
-                self.fetch_while_osd_is_stopped(
-                    8 * MIB, disk_format, self.large_image)
-
     def test_osd_goes_on_in_time(self):
         image_id = self.upload(self.large_image, 'iso')
         self.configure(rbd_stall_timeout=4)
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             request = self.service.fetch(image_id, self.out())
             self.rbd_pid(8 * MIB)
             with self.stopped(self.cloud.ceph.osd.pid):
@@ -306,30 +290,24 @@ class TestTimeLimits(service_base.ServiceTestCase):
         self.assert_by_rbd(image_id, fetched, self.large_image)
 
     def test_slow_but_moving(self):
-        # Each of the reads under way waits for those before it, so that it
-        # takes longer than the stall timeout; bytes come all the time.
+        # It takes several times as long as the stall timeout, during which
+        # some byte always comes.
         image_id = self.upload(self.large_image, 'iso')
         self.configure(rbd_stall_timeout=3)
-        with self.slow_osd(0.3):
+        with self.slow_osd(0.2):
             fetched = self.fetch(image_id)
         self.assert_by_rbd(image_id, fetched, self.large_image)
-        self.assertLess(3, fetched.seconds)
+        self.assertLess(6, fetched.seconds)
 
     def test_rbd_stands_still(self):
         image_id = self.upload(self.large_image, 'raw')
         self.configure(rbd_stall_timeout=2)
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             request = self.service.fetch(image_id, self.out())
-            with self.stopped_rbd():
-                fetched = request.fetched()
-        self.assert_by_http('No byte came for 2 seconds', image_id, fetched,
-                            self.large_image)
-
-    @contextlib.contextmanager
-    def stopped_rbd(self):
-        pid = self.rbd_pid(8 * MIB)
-        os.kill(pid, signal.SIGSTOP)
-        yield
+            pid = self.rbd_pid(8 * MIB)
+            os.kill(pid, signal.SIGSTOP)
+        self.assert_by_http('No byte came for 2 seconds', image_id,
+                            request.fetched(), self.large_image)
         # Killed, though it stood still.
         self.assertFalse(os.path.exists('/proc/%d' % pid))
 
@@ -342,27 +320,22 @@ class TestKilled(service_base.ServiceTestCase):
         self.image_id = self.upload(self.large_image, 'iso')
 
     def test_rbd(self):
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             request = self.service.fetch(self.image_id, self.out())
             os.kill(self.rbd_pid(8 * MIB), signal.SIGKILL)
-            fetched = request.fetched()
         self.assert_by_http('rbd export ended with status -9', self.image_id,
-                            fetched, self.large_image)
+                            request.fetched(), self.large_image)
 
     def test_privsep_daemon(self):
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             request = self.service.fetch(self.image_id, self.out())
             rbd = self.rbd_pid(8 * MIB)
             [daemon] = self.daemons()
             os.kill(daemon, signal.SIGKILL)
             self.assertTrue(process.wait_for(
                 lambda: not os.path.exists('/proc/%d' % rbd), 10))
-            fetched = request.fetched()
-        warnings = [line for line in self.warnings(fetched.log)]
-        self.assert_same(self.large_image, fetched)
-        self.assertEqual(1, len(warnings), warnings)
-        self.assertIn('The privileged export failed: ', warnings[0])
-        self.assertEqual(1, self.cloud.glance.downloads(self.image_id))
+        self.assert_by_http('The privileged export failed: ', self.image_id,
+                            request.fetched(), self.large_image)
         # It is started again when it is needed.
         image_id = self.upload(self.image, 'raw')
         self.assert_by_rbd(image_id, self.fetch(image_id))
@@ -372,7 +345,7 @@ class TestKilled(service_base.ServiceTestCase):
         self.before = self.resources()
 
     def test_service_in_the_middle(self):
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid(8 * MIB)
             self.kill_service()
@@ -401,27 +374,25 @@ class TestKilled(service_base.ServiceTestCase):
         self.assertEqual([], os.listdir(self.out().parent))
 
     def restart(self) -> None:
-        self.start_service()
+        self.site.start_service()
         self.before = self.resources()
         fetched = self.fetch(self.image_id)
         self.assert_by_rbd(self.image_id, fetched, self.large_image)
 
     def test_service_is_told_to_end(self):
         self.configure(rbd_stall_timeout=60)
-        with self.slow_osd(0.05):
+        with self.slow_osd(0.03):
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid(8 * MIB)
             self.service.kill(signal.SIGTERM)
             self.assertEqual([], self.shared_host.leftovers())
         self.assertEqual([], os.listdir(self.out().parent))
-        self.start_service()
+        self.site.start_service()
         self.before = self.resources()
 
 
 class TestManyAtOnce(service_base.ServiceTestCase):
     """The privsep daemon has two threads for all of Nova."""
-
-    OPTIONS = {'nova_sys_admin': {'thread_pool_size': '2'}}
 
     def setUp(self):
         super().setUp()
@@ -438,17 +409,15 @@ class TestManyAtOnce(service_base.ServiceTestCase):
                 seen.append(len(self.shared_host.pids('rbd', '--pool')))
 
         counter = threading.Thread(target=count)
-        with self.slow_osd(0.02):
-            counter.start()
-            try:
-                requests = [
-                    self.service.fetch(image_id, self.out(image_id))
-                    for image_id in images]
-                for request in requests:
-                    self.assert_same(self.image, request.fetched())
-            finally:
-                over.set()
-                counter.join()
+        counter.start()
+        try:
+            requests = [self.service.fetch(image_id, self.out(image_id))
+                        for image_id in images]
+            for request in requests:
+                self.assert_same(self.image, request.fetched())
+        finally:
+            over.set()
+            counter.join()
         self.assertEqual(
             [0] * 10, [self.cloud.glance.downloads(image_id)
                        for image_id in images])
@@ -468,6 +437,45 @@ class TestManyAtOnce(service_base.ServiceTestCase):
             self.assert_same(self.large_image, request.fetched())
         self.assertEqual(0, self.cloud.glance.downloads(image_id))
 
+    def test_others_take_all_threads_of_the_daemon(self):
+        # As the conversion of other images may: the export has to queue.
+        image_id = self.upload(self.large_image, 'iso')
+        self.configure(rbd_connect_timeout=1, rbd_stall_timeout=2)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.stopped(self.cloud.ceph.osd.pid))
+            others = [self.export_to_nobody(image_id, stack)
+                      for _number in range(2)]
+            request = self.service.fetch(image_id, self.out())
+            begin = self.now()
+            self.wait_for_log('Image %s could not be fetched' % image_id,
+                              request)
+            self.assertLess(self.now() - begin, 2 + service_base.SLACK)
+            # It is not waited for, and will find that it is too late.
+            self.assertFalse(any(other.done for other in others))
+        fetched = request.fetched()
+        self.assert_same(self.large_image, fetched)
+        self.assert_fetched_by('http', image_id, fetched)
+        given_up, warning = self.warnings(fetched.log)
+        self.assertIn('has not ended an export', given_up)
+        self.assertIn('No byte came for 2 seconds', warning)
+
+    def export_to_nobody(
+        self, image_id: str, stack: contextlib.ExitStack,
+    ) -> lab_service.Request:
+        """Occupy a thread of the daemon until the stack is left."""
+        number = len(os.listdir(self.out().parent))
+        fifo = self.out('fifo%d' % number)
+        os.mkfifo(fifo)
+        stack.callback(os.close, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        request = self.service.ask(
+            'export', fifo=str(fifo), command='export', user='nova',
+            conf=str(self.shared_host.ceph_conf), pool='images',
+            image=image_id, snapshot='snap', connect_timeout=60,
+            stall_timeout=60)
+        process.wait_for(lambda: len(self.shared_host.pids(
+            'rbd', '--pool')) > number, 30)
+        return request
+
 
 class TestDestination(service_base.ServiceTestCase):
     """The disk is not as it should be: no other source would help."""
@@ -477,7 +485,7 @@ class TestDestination(service_base.ServiceTestCase):
         self.image_id = self.upload(self.large_image, 'iso')
 
     @contextlib.contextmanager
-    def mounted(self, kind: str, options: str):
+    def mounted(self, kind: str, options: str) -> Iterator[pathlib.Path]:
         """Have another filesystem where the file goes."""
         run = self.shared_host.run_as_root
         directory = self.out().parent
@@ -550,12 +558,9 @@ class TestDestination(service_base.ServiceTestCase):
 
     def test_quota(self):
         # Of the process: not every kernel has one of filesystems.
-        run = process.run
-        limit = '--fsize=%d:%d' % (16 * MIB, 16 * MIB)
-        run(['prlimit', '--pid', str(self.service.pid), limit])
+        self.service.ask('limit_files', size=16 * MIB).answer()
         try:
             self.assert_fails('File too large')
         finally:
-            run(['prlimit', '--pid', str(self.service.pid),
-                 '--fsize=unlimited:unlimited'])
+            self.service.ask('limit_files', size=None).answer()
         self.assertEqual([], os.listdir(self.out().parent))

@@ -28,7 +28,7 @@ class TestEventlet(modes.Modes):
         for after in (0, 8 * MIB):
             image_id = self.upload(self.large_image, 'iso')
             self.configure(rbd_stall_timeout=600)
-            with self.slow_osd(0.05):
+            with self.slow_osd(0.03):
                 request = self.service.fetch(image_id, self.out())
                 rbd = self.rbd_pid(after)
                 with self.stopped(self.cloud.ceph.osd.pid):
@@ -84,7 +84,7 @@ class TestDurability(service_base.ServiceTestCase):
             end = names.index('write', writes[-1]) + 1
             self.assertEqual(
                 ['ftruncate', 'fsync', 'linkat', 'renameat', 'fsync',
-                 'write'], names[writes[-1] + 1:end], calls)
+                 'write'], names[writes[-1] + 1:end], repr(calls))
             truncated, synced, linked, renamed, directory, answer = [
                 arguments for _name, arguments in calls[writes[-1] + 1:end]]
             files = {self.descriptor(arguments) for name, arguments in calls
@@ -116,6 +116,7 @@ class TestDurability(service_base.ServiceTestCase):
              'trace=' + calls, '-e', 'signal=none', '-p',
              str(self.service.pid)], stderr=subprocess.PIPE)
         try:
+            assert tracer.stderr
             self.assertIn(b'attached', tracer.stderr.readline())
             fetched = self.fetch(image_id)
             self.assert_by_rbd(image_id, fetched)

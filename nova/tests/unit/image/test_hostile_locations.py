@@ -75,7 +75,7 @@ def naive_parse(url: str) -> list[bytes]:
 
 
 def command_line(location: rbd.Location, **changes: ty.Any) -> list[str]:
-    arguments = {
+    arguments: dict[str, ty.Any] = {
         'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
         'pool': location.pool, 'image': location.image,
         'snapshot': location.snapshot, 'connect_timeout': 5,

@@ -152,22 +152,25 @@ class TestTwoDecoders(HostileTestCase):
     @SETTINGS
     @hypothesis.given(
         strategies.lists(strategies.tuples(
-            strategies.integers(0, 9), strategies.binary(max_size=20),
+            strategies.integers(-1, 9), strategies.binary(max_size=20),
             strategies.booleans()), max_size=8),
-        strategies.integers(0, 99), strategies.integers(1, 40))
-    def test_valid_stream(
+        strategies.integers(-1, 99), strategies.integers(1, 40))
+    def test_valid_stream_or_almost(
         self, parts: list[tuple[int, bytes, bool]], tail: int, most: int,
     ) -> None:
-        content, offset = b'', 0
+        """Extents may overlap by one byte, or reach one byte too far."""
+        content, offset, valid = b'', 0, tail >= 0
         for gap, piece, is_data in parts:
-            offset += gap
+            valid = valid and gap >= 0
+            offset = max(0, offset + gap)
             content += (test_rbd_diff.data(offset, piece) if is_data
                         else test_rbd_diff.zeros(offset, len(piece)))
             offset += len(piece)
         content = (test_rbd_diff.BANNER + test_rbd_diff.name() +
-                   test_rbd_diff.size(offset + tail) + content +
+                   test_rbd_diff.size(max(0, offset + tail)) + content +
                    test_rbd_diff.END)
-        self.assertIsNotNone(naive_decode(content))
+        if valid:
+            self.assertIsNotNone(naive_decode(content))
         self._compare(content, most)
         for end in range(len(content)):
             self._compare(content[:end], most)
@@ -179,9 +182,9 @@ class TestTwoDecoders(HostileTestCase):
             found = self._decode(stream)
         except transfer.SourceError as error:
             self.assertTrue(str(error).isprintable(), content)
-            self.assertIsNone(expected, content)
+            self.assertIsNone(expected, repr(content))
         else:
-            self.assertEqual(expected, found, content)
+            self.assertEqual(expected, found, repr(content))
         # Whatever lengths the stream tells of.
         self.assertLessEqual(stream.asked, 4096, content)
 
@@ -232,7 +235,7 @@ class TestFiles(HostileTestCase):
         try:
             transfer.transfer(source, path, size=size)
         except transfer.SourceError:
-            self.assertIsNone(expected, content)
+            self.assertIsNone(expected, repr(content))
             self.assertEqual([], os.listdir(os.path.dirname(path)))
             return
         except OSError as error:
