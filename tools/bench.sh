@@ -17,11 +17,17 @@ set -eu
 # shellcheck source=tools/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+USAGE='usage: tools/bench.sh [--quick] [--json FILE] [--chart PREFIX]'
+expected=option
 for word in "$@"; do
-    case "$word" in
-        -h|--help) sed -n 's/^# \{0,1\}//; 4,14p' "$0"; exit 0 ;;
+    case "$expected $word" in
+        'option --quick') ;;
+        'option --json' | 'option --chart') expected=value ;;
+        value*) expected=option ;;
+        *) die "$USAGE" ;;
     esac
 done
+[ "$expected" = option ] || die "$USAGE"
 START=$PWD
 cd "$ROOT"
 

@@ -159,8 +159,9 @@ def _fetch_to_cache(context: nova_context.RequestContext, image_id: str,
         CONF.instances_path, CONF.image_cache.subdirectory_name, name)
 
 
-def _fetch_to_path(context: nova_context.RequestContext, image_id: str,
-                   path: str, certs: list[str]) -> str:
+def fetch_to_path(context: nova_context.RequestContext, image_id: str,
+                  path: str, certs: list[str]) -> str:
+    """Download an image to a file; returns its path."""
     glance.API().download(context, image_id, dest_path=path,
                           trusted_certs=_trusted_certs(certs))
     return path
@@ -222,7 +223,7 @@ def report(path: str, meter: Meter, log: list[str],
         rss_growth=meter.rss_growth, cpu_seconds=meter.cpu_seconds, log=log)
 
 
-def _prepare(config_file: str) -> _Recorder:
+def prepare(config_file: str) -> _Recorder:
     """What the start of nova-compute does, but for its messaging."""
     config.parse_args(['nova-compute', '--config-file', config_file],
                       configure_db=False, init_rpc=False)
@@ -269,7 +270,7 @@ def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
     meter = Meter()
     try:
         if path:
-            path = _fetch_to_path(context, image_id, path, certs)
+            path = fetch_to_path(context, image_id, path, certs)
         else:
             path = _fetch_to_cache(context, image_id, certs)
     except Exception as exc:
@@ -304,7 +305,7 @@ def _print(result: dict[str, ty.Any], as_json: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """:returns: 0 when the image is there, 1 when Nova raised an error"""
     args = _arguments(argv)
-    recorder = _prepare(args.config_file)
+    recorder = prepare(args.config_file)
     if args.start_privsep:
         nova.privsep.sys_admin_pctxt.start()
     context = request_context(

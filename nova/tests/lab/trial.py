@@ -43,7 +43,7 @@ class Service:
     """What the requests are about."""
 
     def __init__(self, config_file: str) -> None:
-        self._recorder = lab_fetch._prepare(config_file)
+        self._recorder = lab_fetch.prepare(config_file)
         nova.privsep.sys_admin_pctxt.start()
         self._context = lab_fetch.request_context(
             lab_fetch.authentication(os.environ), ks_session.Session())
@@ -86,7 +86,7 @@ class Service:
     def fetch(self, image_id: str, path: str, digest: bool) -> Answer:
         """Download an image to a file, with what nova.conf says now."""
         meter = lab_fetch.Meter()
-        lab_fetch._fetch_to_path(self._context, image_id, path, [])
+        lab_fetch.fetch_to_path(self._context, image_id, path, [])
         meter.stop()
         # A hash of the whole file would keep other green threads waiting.
         return dataclasses.asdict(

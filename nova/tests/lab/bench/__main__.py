@@ -12,7 +12,7 @@ from nova.tests.lab.bench import run
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='tools/bench.sh',
+        prog='python -m nova.tests.lab.bench',
         description='Measure image downloads, side by side with the released '
                     'Nova and with rbd export.')
     parser.add_argument('--quick', action='store_true',
