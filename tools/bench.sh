@@ -5,9 +5,10 @@
 # Glance: this tree's, the released Nova's, and rbd export alone, in turns.
 # It measures, and never fails for a figure.
 #
-# usage: tools/bench.sh [--quick] [--json FILE] [--chart PREFIX]
+# usage: tools/bench.sh [--quick] [--group NAME] [--json FILE] [--chart PREFIX]
 #
 #   --quick         smaller images, fewer cases; under four minutes
+#   --group NAME    only one group of cases; a wrong name lists them
 #   --json FILE     write the results there
 #   --chart PREFIX  draw PREFIX.png and PREFIX.svg
 #
@@ -17,12 +18,13 @@ set -eu
 # shellcheck source=tools/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-USAGE='usage: tools/bench.sh [--quick] [--json FILE] [--chart PREFIX]'
+USAGE='usage: tools/bench.sh [--quick] [--group NAME] [--json FILE]'
+USAGE="$USAGE [--chart PREFIX]"
 expected=option
 for word in "$@"; do
     case "$expected $word" in
         'option --quick') ;;
-        'option --json' | 'option --chart') expected=value ;;
+        'option --group' | 'option --json' | 'option --chart') expected=value ;;
         value*) expected=option ;;
         *) die "$USAGE" ;;
     esac

@@ -17,6 +17,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                     'Nova and with rbd export.')
     parser.add_argument('--quick', action='store_true',
                         help='smaller images, fewer cases and rounds')
+    parser.add_argument('--group', metavar='NAME',
+                        choices=sorted(plan.full().groups),
+                        help='only one group: %(choices)s')
     parser.add_argument('--json', type=pathlib.Path, metavar='FILE',
                         help='write the results there')
     parser.add_argument('--chart', type=pathlib.Path, metavar='PREFIX',
@@ -30,6 +33,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     chosen = plan.quick() if args.quick else plan.full()
+    if args.group:
+        chosen = chosen.only(args.group)
     with run.Bench(chosen, args.released) as bench:
         results = report.Results(chosen, bench.run())
     print(results.text())

@@ -83,9 +83,9 @@ class Results:
 
     def text(self) -> str:
         """Tables for a terminal."""
-        return '\n\n'.join([
+        return '\n\n'.join(filter(None, [
             *(self._group_table(group) for group in self.plan.groups),
-            self._goal_table(), self._memory_line()])
+            self._goal_table(), self._memory_line()]))
 
     def _group_table(self, group: str) -> str:
         table = prettytable.PrettyTable([
@@ -119,6 +119,8 @@ class Results:
             if image.data >= plan.MIB else '%d byte' % image.data)
 
     def _goal_table(self) -> str:
+        if not self.plan.goals:
+            return ''
         table = prettytable.PrettyTable(
             ['goal', 'compared with', 'at most', 'measured', 'met'])
         table.align = 'r'
@@ -133,6 +135,8 @@ class Results:
         grown = [growth for case in self.samples
                  if case.way in (plan.Way.RBD, plan.Way.HTTP)
                  and (growth := self.growth(case)) is not None]
+        if not grown:
+            return ''
         return ('One download makes the process grow by %.0f MiB at most; '
                 'the goal is %d MiB.' % (max(grown), self.plan.memory))
 

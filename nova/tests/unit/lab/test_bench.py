@@ -53,6 +53,13 @@ class TestPlan(testtools.TestCase):
             if case.way in (Way.NOVA34, Way.HTTP34):
                 self.assertLessEqual(5, made.rounds[case.group])
 
+    def test_only_one_group(self):
+        made = plan.full().only('sparse')
+        self.assertEqual({'sparse': 5}, made.rounds)
+        self.assertEqual({'sparse'}, {case.group for case in made.cases})
+        self.assertEqual({'sparse'}, {goal.case.group for goal in made.goals})
+        self.assertRaises(KeyError, plan.full().only, 'nothing')
+
     def test_images(self):
         self.assertEqual(2 * plan.GIB, plan.dense('', 2 * plan.GIB).data)
         self.assertEqual(plan.GIB, plan.sparse('', 8 * plan.GIB).data)
