@@ -19,11 +19,18 @@ BASELINES = {'bare': plan.Way.BARE, 'nova34': plan.Way.NOVA34,
              'http': plan.Way.HTTP34}
 
 
-class Measured(ty.Protocol):
-    """What is known of one measurement."""
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One measurement.
+
+    :ivar seconds: by the clock
+    :ivar cpu_seconds: of the compute host's processes, rbd among them
+    :ivar rss_growth: of Nova's process, in bytes; None: it did nothing
+    """
+
     seconds: float
     cpu_seconds: float
-    rss_growth: int | None
+    rss_growth: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Results:
     """
 
     def __init__(self, chosen: plan.Plan, samples: Mapping[
-            plan.Case, Sequence[Measured]]) -> None:
+            plan.Case, Sequence[Sample]]) -> None:
         self.plan = chosen
         self.samples = samples
 

@@ -17,6 +17,7 @@ import time
 import typing as ty
 
 from nova.tests.lab.bench import plan
+from nova.tests.lab.bench import report
 from nova.tests.lab import cloud as lab_cloud
 from nova.tests.lab import compute
 from nova.tests.lab import config
@@ -29,7 +30,9 @@ from nova.tests.lab import services
 from nova.tests.lab import signing
 from nova.tests.lab import worker
 
-Check, Way = plan.Check, plan.Way
+Check = plan.Check
+Way = plan.Way
+Sample = report.Sample
 
 # Seconds for one download, and for the making of one image.
 _TIMEOUT = 900
@@ -44,20 +47,6 @@ _OSD_CACHE = 4 * plan.GIB
 
 _NAMES = {'signature': Check.SHA256, 'sha512': Check.SHA512,
           'nothing': Check.NONE}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One measurement.
-
-    :ivar seconds: by the clock
-    :ivar cpu_seconds: of the compute host's processes, rbd among them
-    :ivar rss_growth: of Nova's process, in bytes; None: it did nothing
-    """
-
-    seconds: float
-    cpu_seconds: float
-    rss_growth: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,10 +301,11 @@ class Bench(process.LabFixture):
 
     def _rbd(self, case: plan.Case, target: str) -> list[process.Argument]:
         host, _worker = self._place(case)
-        command = ['rbd', 'export', '--conf', host.ceph_conf,
-                   '--id', compute.CEPH_USER, '--pool', glance.POOL,
-                   '--image', self._stored[case.image.name].image_id,
-                   '--snap', 'snap', '--path', target, '--no-progress']
+        command: list[process.Argument] = [
+            'rbd', 'export', '--conf', host.ceph_conf,
+            '--id', compute.CEPH_USER, '--pool', glance.POOL,
+            '--image', self._stored[case.image.name].image_id,
+            '--snap', 'snap', '--path', target, '--no-progress']
         return self._link.argv(*command) if self._far else command
 
     def _export(self, case: plan.Case) -> Sample:
@@ -417,7 +407,7 @@ _CEPH: config.Options = {'osd': {
 }}
 
 
-def _our_options(host: compute.ComputeHost, check: Check) -> config.Options:
+def _our_options(host: compute.ComputeHost, check: Check) -> dict[str, bool]:
     return {'verify_glance_signatures': check == Check.SHA256,
             'verify_direct_download': check != Check.NONE}
 

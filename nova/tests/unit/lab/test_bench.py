@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-import dataclasses
 import itertools
 import pathlib
 import xml.etree.ElementTree
@@ -14,14 +13,13 @@ from nova.tests.lab.bench import chart
 from nova.tests.lab.bench import plan
 from nova.tests.lab.bench import report
 
-Case, Check, Way = plan.Case, plan.Check, plan.Way
+Case = plan.Case
+Check = plan.Check
+Way = plan.Way
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    seconds: float
-    cpu_seconds: float = 1.0
-    rss_growth: int | None = None
+def sample(seconds, cpu_seconds=1.0, rss_growth=None):
+    return report.Sample(seconds, cpu_seconds, rss_growth)
 
 
 @ddt.ddt
@@ -78,10 +76,10 @@ class TestReport(testtools.TestCase):
             [plan.Goal(self.ours, self.bare, 0.5),
              plan.Goal(self.ours, self.old, 0.3)], {'sparse': 3})
         self.results = report.Results(chosen, {
-            self.bare: [Sample(4), Sample(5), Sample(30)],
-            self.old: [Sample(9), Sample(10), Sample(11)],
-            self.ours: [Sample(3, 2.0, 32 * plan.MIB),
-                        Sample(2, 4.0, 40 * plan.MIB), Sample(8, 3.0, 0)]})
+            self.bare: [sample(4), sample(5), sample(30)],
+            self.old: [sample(9), sample(10), sample(11)],
+            self.ours: [sample(3, 2.0, 32 * plan.MIB),
+                        sample(2, 4.0, 40 * plan.MIB), sample(8, 3.0, 0)]})
 
     def test_ratios_are_of_medians(self):
         self.assertEqual({'bare': 0.6, 'nova34': 0.3},
