@@ -210,6 +210,9 @@ class TestOwnersDeath(testtools.TestCase):
         pid = int(owner.stdout.readline())
         self.assertFalse(_gone(pid))
         self.assertEqual(1, len(os.listdir(parent)))
+        # Until then it has not asked the kernel to die with its owner.
+        self.assertTrue(process.wait_for(
+            lambda: psutil.Process(pid).name() == 'sleep', 10))
         owner.send_signal(signal.SIGKILL)
         self.assertTrue(process.wait_for(lambda: _gone(pid), 10))
         self.assertTrue(
