@@ -143,18 +143,21 @@ class Plan:
             rounds={group: self.rounds[group]})
 
 
+def _compared(group: str, image: Image) -> list[Case]:
+    """What others do, and what we do instead."""
+    return [Case(group, image, Way.BARE),
+            Case(group, image, Way.NOVA34, Check.SHA256),
+            Case(group, image, Way.HTTP34, Check.SHA512),
+            *(Case(group, image, Way.RBD, check) for check in Check)]
+
+
 def _dense_group(image: Image, rounds: int) -> Plan:
     group = 'dense'
-    bare = Case(group, image, Way.BARE)
-    nova34 = Case(group, image, Way.NOVA34, Check.SHA256)
-    http34 = Case(group, image, Way.HTTP34, Check.SHA512)
-    unverified = Case(group, image, Way.RBD)
-    sha256 = Case(group, image, Way.RBD, Check.SHA256)
-    sha512 = Case(group, image, Way.RBD, Check.SHA512)
+    cases = _compared(group, image)
+    bare, nova34, http34, unverified, sha256, sha512 = cases
     http = Case(group, image, Way.HTTP, Check.SHA512)
     return Plan(
-        [bare, nova34, http34, unverified, sha256, sha512, http,
-         *_floors(group, image)],
+        [*cases, http, *_floors(group, image)],
         [Goal(sha256, bare, 0.6), Goal(sha256, nova34, 0.3),
          Goal(sha256, http34, 0.35), Goal(sha512, bare, 0.75),
          Goal(sha512, http34, 0.45), Goal(unverified, bare, 0.5),
@@ -172,15 +175,10 @@ def _warm_group(image: Image, rounds: int) -> Plan:
 
 def _sparse_group(image: Image, rounds: int) -> Plan:
     group = 'sparse'
-    bare = Case(group, image, Way.BARE)
-    nova34 = Case(group, image, Way.NOVA34, Check.SHA256)
-    http34 = Case(group, image, Way.HTTP34, Check.SHA512)
-    unverified = Case(group, image, Way.RBD)
-    sha256 = Case(group, image, Way.RBD, Check.SHA256)
-    sha512 = Case(group, image, Way.RBD, Check.SHA512)
+    cases = _compared(group, image)
+    bare, nova34, http34, unverified, sha256, _sha512 = cases
     return Plan(
-        [bare, nova34, http34, unverified, sha256, sha512,
-         *_floors(group, image)],
+        [*cases, *_floors(group, image)],
         [Goal(sha256, nova34, 1 / 7), Goal(sha256, http34, 1 / 7),
          Goal(unverified, bare, 0.7)],
         {group: rounds})
