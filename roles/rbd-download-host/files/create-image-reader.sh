@@ -11,6 +11,11 @@ if [ "$#" -ne 2 ] || [ -z "$1" ] || [ -z "$2" ]; then
     printf 'Usage: %s CLIENT POOL\n' "$0" >&2
     exit 2
 fi
+if [ "$(id -u)" -eq 0 ]; then
+    printf '%s: root can read any key. Use the account of nova-compute.\n' \
+        "$0" >&2
+    exit 2
+fi
 client=$1
 pool=$2
 conf=/etc/ceph/ceph.conf
@@ -22,15 +27,16 @@ sudo chown root:root /etc/ceph "$conf"
 sudo chmod 0755 /etc/ceph
 sudo chmod 0644 "$conf"
 
-# The file has its mode before it has the key.
-sudo install -m 0600 -o root -g root /dev/null "$keyring"
-sudo ceph --conf "$conf" auth get-or-create "client.$client" \
-    mon 'profile rbd' osd "profile rbd-read-only pool=$pool" |
-    sudo tee "$keyring" > /dev/null
+# The file has its mode before it has the key, and its name when it is complete.
+trap 'sudo rm -f "$keyring.new"' EXIT
+sudo install -m 0600 -o root -g root /dev/null "$keyring.new"
+sudo ceph --conf "$conf" --out-file "$keyring.new" \
+    auth get-or-create "client.$client" \
+    mon 'profile rbd' osd "profile rbd-read-only pool=$pool"
+sudo mv "$keyring.new" "$keyring"
 
 if [ -r "$keyring" ]; then
-    printf '%s is readable by %s. Use an account that is not root.\n' \
-        "$keyring" "$(id -un)" >&2
+    printf '%s is readable by %s.\n' "$keyring" "$(id -un)" >&2
     exit 1
 fi
 # As the privsep daemon will.
