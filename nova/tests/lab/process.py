@@ -45,6 +45,9 @@ _requests: queue.SimpleQueue[
           queue.SimpleQueue[ty.Any]]] = queue.SimpleQueue()
 _giving_up = threading.Event()
 
+# Where logs are kept when they would go; see keeping_logs().
+_kept_logs: pathlib.Path | None = None
+
 _JANITOR = """
 cat > /dev/null
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
@@ -207,6 +210,31 @@ def giving_up() -> Iterator[None]:
         yield
     finally:
         _giving_up.clear()
+
+
+@contextlib.contextmanager
+def keeping_logs(directory: pathlib.Path) -> Iterator[None]:
+    """Save the logs in what discard() removes meanwhile.
+
+    :param directory: where they go; made if need be
+    """
+    global _kept_logs
+    _kept_logs = directory
+    try:
+        yield
+    finally:
+        _kept_logs = None
+
+
+def discard(directory: pathlib.Path) -> None:
+    """Remove a directory of the lab, as far as possible."""
+    if _kept_logs:
+        for log in directory.rglob('*.log'):
+            target = _kept_logs / log.relative_to(directory.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(log, target)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 class Command:
@@ -390,7 +418,7 @@ class RunDirectory(LabFixture):
     def _setUp(self) -> None:
         self.path = pathlib.Path(
             tempfile.mkdtemp(prefix='nova-lab-', dir=self._parent))
-        self.addCleanup(shutil.rmtree, self.path, ignore_errors=True)
+        self.addCleanup(discard, self.path)
         # Its own session: Ctrl-C must not reach it. Its standard input ends
         # when this process does.
         janitor = subprocess.Popen(
