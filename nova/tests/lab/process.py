@@ -442,7 +442,7 @@ class RunDirectory(LabFixture):
     def _setUp(self) -> None:
         self.path = pathlib.Path(
             tempfile.mkdtemp(prefix='nova-lab-', dir=self._parent))
-        self.addCleanup(discard, self.path)
+        self.addCleanup(shutil.rmtree, self.path, ignore_errors=True)
         # Its own session: Ctrl-C must not reach it. Its standard input ends
         # when this process does.
         janitor = subprocess.Popen(
@@ -450,6 +450,8 @@ class RunDirectory(LabFixture):
             stdin=subprocess.PIPE, start_new_session=True, cwd='/',
             env=clean_environment())
         self.addCleanup(janitor.communicate)
+        # Before that: the janitor does not look for logs.
+        self.addCleanup(discard, self.path)
         self.path.chmod(0o711)
 
 

@@ -2,7 +2,6 @@
 """The whole cloud: the lab's, and what boots instances."""
 
 import pathlib
-import shutil
 
 from keystoneauth1 import session as ks_session
 
@@ -149,13 +148,3 @@ class Region(process.LabFixture):
             self.neutron.service.daemon, self.nova.api.daemon,
             self.nova.conductor, self.nova.scheduler, self.libvirt.virtlogd,
             self.libvirt.libvirtd, self.compute.daemon]
-
-    def save_logs(self, directory: pathlib.Path) -> None:
-        """Copy all logs, those of guests included, into another directory.
-
-        :param directory: made if need be
-        """
-        for log in sorted(self.directory.rglob('*.log')):
-            target = directory / log.relative_to(self.directory)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, target)

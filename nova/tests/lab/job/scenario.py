@@ -307,8 +307,8 @@ class Scenario:
         require((status.st_uid, status.st_mode & 0o777) == (0, 0o600),
                 f'{host.keyring} should be for root only; its owner is '
                 f'{status.st_uid}, its mode {status.st_mode & 0o777:o}')
-        mode = self._require_mode('native threading')
-        return f'as {user}; the Ceph keyring is for root only; {mode}'
+        backend = self._require_backend('threading')
+        return f'as {user}; the Ceph keyring is for root only; {backend}'
 
     def _restart(self, options: config.Options, **more: bool) -> str:
         self._evidence.begin()
@@ -334,13 +334,14 @@ class Scenario:
 
     def _restart_on_eventlet(self) -> str:
         self._restart({}, eventlet=True)
-        return self._require_mode('Eventlet based service backend')
+        return self._require_backend('eventlet')
 
-    def _require_mode(self, name: str) -> str:
-        text = f'Service is starting with {name}'
-        require(self._evidence.said(text),
-                f'The compute log should say "{text}"')
-        return f'its log: {text}'
+    def _require_backend(self, name: str) -> str:
+        """The service's own loop, which the log tells of, is of a backend."""
+        require(self._evidence.said(f' oslo_service.backend._{name}.'),
+                f'The compute log should have lines of oslo.service\'s '
+                f'backend {name}')
+        return f'its backend is {name}'
 
     def _delete_all(self) -> str:
         servers, images = self._user.servers(), list(self._images.values())
