@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 import sys
 import typing as ty
 
@@ -101,7 +100,7 @@ class ComputeHost(process.LabFixture):
     def _setUp(self) -> None:
         process.require_root()
         process.require_programs()
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.addCleanup(process.discard, self.directory)
         self._make_directories()
         self._write_ceph_client()
         self.configure(self._options)

@@ -47,6 +47,12 @@ _requests: queue.SimpleQueue[
           queue.SimpleQueue[ty.Any]]] = queue.SimpleQueue()
 _giving_up = threading.Event()
 
+# Where logs are kept when they would go; see keeping_logs().
+_kept_logs: pathlib.Path | None = None
+
+# Directories in which databases keep what ends in .log and is no text.
+_NOT_LOGS = {'data', 'store.db'}
+
 _JANITOR = """
 cat > /dev/null
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
@@ -209,6 +215,33 @@ def giving_up() -> Iterator[None]:
         yield
     finally:
         _giving_up.clear()
+
+
+@contextlib.contextmanager
+def keeping_logs(directory: pathlib.Path) -> Iterator[None]:
+    """Save the logs in what discard() removes meanwhile.
+
+    :param directory: where they go; made if need be
+    """
+    global _kept_logs
+    _kept_logs = directory
+    try:
+        yield
+    finally:
+        _kept_logs = None
+
+
+def discard(directory: pathlib.Path) -> None:
+    """Remove a directory of the lab, as far as possible."""
+    if _kept_logs:
+        for log in directory.rglob('*.log'):
+            if _NOT_LOGS.intersection(log.parts):
+                continue
+            target = _kept_logs / log.relative_to(directory.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(log, target)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def together(*steps: Callable[[], ty.Any]) -> None:
@@ -422,6 +455,8 @@ class RunDirectory(LabFixture):
             stdin=subprocess.PIPE, start_new_session=True, cwd='/',
             env=clean_environment())
         self.addCleanup(janitor.communicate)
+        # Before that: the janitor does not look for logs.
+        self.addCleanup(discard, self.path)
         self.path.chmod(0o711)
 
 

@@ -2,7 +2,6 @@
 """The whole cloud: the lab's, and what boots instances."""
 
 import pathlib
-import shutil
 
 from keystoneauth1 import session as ks_session
 
@@ -37,9 +36,6 @@ CONTENT = services.Content(
      pathlib.Path(__file__).with_name('constraints.txt')),
     (*services.BASIC.modules, 'neutron', 'placement', 'pymysql'))
 
-# Directories in which databases keep what ends in .log and is no text.
-_NOT_LOGS = {'data', 'store.db'}
-
 
 class Region(process.LabFixture):
     """Everything that it takes to boot an instance from an image in Ceph.
@@ -58,8 +54,7 @@ class Region(process.LabFixture):
 
     def __init__(self, *, parent: process.Argument | None = None,
                  images_type: str = 'qcow2', eventlet: bool = False,
-                 options: config.Options | None = None,
-                 logs: pathlib.Path | None = None) -> None:
+                 options: config.Options | None = None) -> None:
         """Describe it; setUp() makes it in about a minute.
 
         :param parent: where its directory is made
@@ -67,14 +62,12 @@ class Region(process.LabFixture):
         :param eventlet: start the compute service in eventlet's mode
         :param options: nova.conf options of the compute host over the usual
             ones
-        :param logs: where setUp() leaves all logs when it fails
         """
         super().__init__()
         self._parent = parent
         self._images_type = images_type
         self._eventlet = eventlet
         self._options = options or {}
-        self._logs = logs
 
     def _setUp(self) -> None:
         process.require_root()
@@ -82,14 +75,6 @@ class Region(process.LabFixture):
         self._venv = services.service_venv(CONTENT)
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path
-        try:
-            self._start()
-        except BaseException:
-            if self._logs:
-                self.save_logs(self._logs)
-            raise
-
-    def _start(self) -> None:
         self.cloud = lab_cloud.Cloud(
             parent=self.directory, barbican=True, content=CONTENT)
         self.mariadb = mariadb.MariaDB(self.directory / 'mariadb', {
@@ -163,15 +148,3 @@ class Region(process.LabFixture):
             self.neutron.service.daemon, self.nova.api.daemon,
             self.nova.conductor, self.nova.scheduler, self.libvirt.virtlogd,
             self.libvirt.libvirtd, self.compute.daemon]
-
-    def save_logs(self, directory: pathlib.Path) -> None:
-        """Copy all logs, those of guests included, into another directory.
-
-        :param directory: made if need be
-        """
-        for log in sorted(self.directory.rglob('*.log')):
-            if _NOT_LOGS.intersection(log.parts):
-                continue
-            target = directory / log.relative_to(self.directory)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, target)
