@@ -50,6 +50,9 @@ _giving_up = threading.Event()
 # Where logs are kept when they would go; see keeping_logs().
 _kept_logs: pathlib.Path | None = None
 
+# Directories in which databases keep what ends in .log and is no text.
+_NOT_LOGS = {'data', 'store.db'}
+
 _JANITOR = """
 cat > /dev/null
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
@@ -232,6 +235,8 @@ def discard(directory: pathlib.Path) -> None:
     """Remove a directory of the lab, as far as possible."""
     if _kept_logs:
         for log in directory.rglob('*.log'):
+            if _NOT_LOGS.intersection(log.parts):
+                continue
             target = _kept_logs / log.relative_to(directory.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):

@@ -45,9 +45,10 @@ def service_options(keystone: lab_keystone.Keystone,
             'use_stderr': True,
             'my_ip': '127.0.0.1',
             'transport_url': transport_url,
-            # Everything here ends soon, or else it takes a minute.
-            'graceful_shutdown_timeout': 6,
-            'manager_shutdown_timeout': 2,
+            # By default a service waits for minutes for what it has to do.
+            # Here nobody stops it but when that is done.
+            'graceful_shutdown_timeout': 3,
+            'manager_shutdown_timeout': 1,
         },
         'keystone_authtoken': {
             **login,
@@ -216,7 +217,8 @@ class NovaCompute(process.LabFixture):
         self._begin = 0
 
     def _setUp(self) -> None:
-        self.addCleanup(self.stop)
+        # The host ends soon after, and everything on it.
+        self.addCleanup(lambda: self.daemon.kill())
         self._start({})
 
     @property
