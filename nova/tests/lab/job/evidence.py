@@ -195,13 +195,21 @@ class Evidence:
         name = hashlib.sha1(image_id.encode(), usedforsecurity=False)
         return self._instances / '_base' / name.hexdigest()
 
-    def require_not_cached(self, image_id: str) -> None:
-        """:raises LabError: something of an image is in the cache"""
-        name = self.cached(image_id).name
+    def require_refused(self, image: ty.Any) -> None:
+        """An image was tried by all ways, and nothing of it is kept.
+
+        :raises LabError: it is not so
+        """
+        self._require_export(image)
+        self._require_downloads(image, 1)
+        require(not self.fetched(),
+                f'No image should be used; the compute log has '
+                f'{self.fetched()}')
+        name = self.cached(image['id']).name
         found = [entry for entry in os.listdir(self._instances / '_base')
                  if name in entry]
-        require(not found, f'Of image {image_id}, nothing should be in the '
-                           f'cache; there is {found}')
+        require(not found, f'Of image {image["id"]}, nothing should be in '
+                           f'the cache; there is {found}')
 
     def disk(self, server_id: str) -> dict[str, ty.Any]:
         """What qemu-img says of the root disk of a server."""

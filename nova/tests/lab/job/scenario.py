@@ -230,11 +230,16 @@ class Scenario:
         require(server.status == 'ERROR',
                 f'The server should be in ERROR; it is {server.status}')
         fault = self._admin.fault(server.id)
+        # Nova would have tried the next host, if there was one.
+        require(fault.get('code') == 500 and
+                'Exhausted all hosts' in fault.get('message', ''),
+                f'The fault should say that no host could build it; it is '
+                f'{fault}')
         text = f'Image signature verification failed for image {image.id}'
         require(self._evidence.said(text),
                 f'The compute log should say "{text}"')
-        self._evidence.require_not_cached(image.id)
-        return f'ERROR: {fault}; nothing in the cache'
+        self._evidence.require_refused(image.shown)
+        return f'ERROR, "{fault["message"]}"; log: "{text}"; nothing cached'
 
     def _boot_without_ceph(self) -> str:
         self._store('over-http')
@@ -250,6 +255,9 @@ class Scenario:
                 f'There should be one warning, "{text}..."; there is: '
                 f'{warnings}')
         reason = warnings[0].partition(text)[2]
+        require(reason.endswith("couldn't connect to the cluster!"),
+                f'The warning should say that Ceph is out of reach; it says '
+                f'{reason}')
         return f'{fetched}; one warning, "{reason}"; {booted}'
 
     @contextlib.contextmanager
@@ -272,10 +280,10 @@ class Scenario:
         aggregate = self._admin.create_aggregate(self._region.compute.name)
         self._evidence.begin()
         self._admin.precache(aggregate, image.id)
-        require(process.wait_for(
-            lambda: bool(self._evidence.fetched()), _SOON),
-            f'Image {image.id} should be in the cache after {_SOON} s. '
-            f'Errors in the log:\n{self._evidence.errors()}')
+        cached = self._evidence.cached(image.id)
+        require(process.wait_for(cached.exists, _SOON),
+                f'Image {image.id} should be in the cache after {_SOON} s. '
+                f'Errors in the log:\n{self._evidence.errors()}')
         return self._evidence.require_fetched_from_ceph(
             image.shown, 'sha512')
 

@@ -148,13 +148,19 @@ class TestEvidence(testtools.TestCase):
         self.refused('should have had 0 requests',
                      self.evidence.require_cache_hit, IMAGE)
 
-    def test_not_cached(self):
+    def test_refused(self):
+        self.downloads = 1
+        self.say(self.export())
         (self.cache / 'other').touch()
-        self.evidence.require_not_cached(IMAGE['id'])
+        self.evidence.require_refused(IMAGE)
 
         (self.cache / f'.{CACHED}.part.partial').touch()
         self.refused('nothing should be in the cache',
-                     self.evidence.require_not_cached, IMAGE['id'])
+                     self.evidence.require_refused, IMAGE)
+
+        self.say(fetched())
+        self.refused('No image should be used',
+                     self.evidence.require_refused, IMAGE)
 
     def test_holes(self):
         path = self.cache / CACHED
