@@ -91,17 +91,16 @@ ensure_packages() {
 
 # without_services COMMAND...: Debian packages that it installs start none of
 # their services. Where that is said already, it stays said.
-without_services() {
-    local policy=/usr/sbin/policy-rc.d status=0
-    if [ -e "$policy" ]; then
-        "$@"
-        return
+without_services() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        # Also when the command ends all by die, or is interrupted.
+        trap 'as_root rm -f "$policy"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        printf '#!/bin/sh\nexit 101\n' |
+            as_root install -m 755 /dev/stdin "$policy" ||
+            die "Cannot write $policy."
     fi
-    printf '#!/bin/sh\nexit 101\n' |
-        as_root install -m 755 /dev/stdin "$policy" ||
-        die "Cannot write $policy."
-    # In a subshell, which may end by die.
-    ("$@") || status=$?
-    as_root rm -f "$policy"
-    return "$status"
-}
+    "$@"
+)

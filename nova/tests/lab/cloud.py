@@ -37,7 +37,7 @@ class Cloud(process.LabFixture):
                  osd_size: int = 24 * lab_ceph.GIB,
                  ceph_options: config.Options | None = None,
                  barbican: bool = False,
-                 content: services.Content = services.BASIC,
+                 venv: services.ServiceVenv | None = None,
                  **glance: ty.Any) -> None:
         """Describe the cloud; setUp() makes it in about 20 s.
 
@@ -45,7 +45,7 @@ class Cloud(process.LabFixture):
         :param osd_size: capacity of the Ceph cluster in bytes
         :param ceph_options: more of the ceph.conf of its daemons
         :param barbican: have a key manager, which Glance and Nova use then
-        :param content: what the environment of its services holds
+        :param venv: what its services run in; default: made if need be
         :param glance: keyword arguments of Glance
         """
         super().__init__()
@@ -53,13 +53,13 @@ class Cloud(process.LabFixture):
         self._osd_size = osd_size
         self._ceph_options = ceph_options
         self._wants_barbican = barbican
-        self._content = content
+        self._venv = venv
         self._glance = glance
 
     def _setUp(self) -> None:
         process.require_root()
         process.require_programs()
-        venv = services.service_venv(self._content)
+        venv = self._venv or services.service_venv()
         self._bypass_proxies()
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path

@@ -23,9 +23,6 @@ NAME = 'nova'
 #: The databases of Nova: that of the API, and those of two cells.
 DATABASES = ('nova_api', 'nova', 'nova_cell0')
 
-# Of the Compute API; 2.53 is the first that names services by UUID.
-_MICROVERSION = '2.100'
-
 # Seconds.
 _COMPUTE_START = 120
 _COMPUTE_GRACE = 30
@@ -272,8 +269,7 @@ class NovaCompute(process.LabFixture):
         """What Nova's API says of the service."""
         reply = self._admin.get(
             '/os-services', params={'binary': 'nova-compute'},
-            endpoint_filter={'service_type': 'compute'},
-            microversion=_MICROVERSION, raise_exc=False)
+            endpoint_filter={'service_type': 'compute'}, raise_exc=False)
         if reply.status_code != 200:
             return None
         for found in reply.json()['services']:

@@ -10,7 +10,7 @@ from nova.tests.lab import process
 
 ACCOUNT = 'rabbitmq'
 
-# The one in /usr/sbin changes the user by itself, and back to root's PATH.
+# The one in /usr/sbin is for root, and changes to the account by itself.
 _SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
 _USER = 'lab'
 

@@ -76,7 +76,7 @@ class Region(process.LabFixture):
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path
         self.cloud = lab_cloud.Cloud(
-            parent=self.directory, barbican=True, content=CONTENT)
+            parent=self.directory, barbican=True, venv=self._venv)
         self.mariadb = mariadb.MariaDB(self.directory / 'mariadb', {
             lab_nova.NAME: lab_nova.DATABASES,
             lab_neutron.NAME: (lab_neutron.NAME,),
