@@ -217,9 +217,18 @@ class NovaCompute(process.LabFixture):
         self._begin = 0
 
     def _setUp(self) -> None:
+        self.daemon = self._describe()
         # The host ends soon after, and everything on it.
         self.addCleanup(lambda: self.daemon.kill())
         self._start({})
+
+    def _describe(self) -> process.Daemon:
+        return self._host.daemon(
+            'nova-compute', self._host.python.parent / 'nova-compute',
+            '--config-file', self._host.conf,
+            ready=self._is_up, grace=_COMPUTE_GRACE, timeout=_COMPUTE_START,
+            env={'OS_NOVA_DISABLE_EVENTLET_PATCHING':
+                 'false' if self._eventlet else 'true'})
 
     @property
     def log(self) -> pathlib.Path:
@@ -231,12 +240,6 @@ class NovaCompute(process.LabFixture):
         # Nova tells whole seconds. A report of an earlier run can be in this
         # one, but not in the next.
         self._begin = math.floor(time.time()) + 1
-        self.daemon = self._host.daemon(
-            'nova-compute', self._host.python.parent / 'nova-compute',
-            '--config-file', self._host.conf,
-            ready=self._is_up, grace=_COMPUTE_GRACE, timeout=_COMPUTE_START,
-            env={'OS_NOVA_DISABLE_EVENTLET_PATCHING':
-                 'false' if self._eventlet else 'true'})
         self.daemon.start()
 
     def stop(self) -> None:
@@ -254,6 +257,7 @@ class NovaCompute(process.LabFixture):
         self.stop()
         if eventlet is not None:
             self._eventlet = eventlet
+        self.daemon = self._describe()
         self._start(options or {})
 
     def _is_up(self) -> bool:
