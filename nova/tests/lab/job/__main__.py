@@ -5,6 +5,7 @@ tools/ceph-qcow2-job.sh installs what that needs and runs it.
 """
 
 import argparse
+from collections.abc import Iterable
 import dataclasses
 import pathlib
 import shutil
@@ -40,16 +41,17 @@ class _Run:
         self._steps = lab_steps.Steps()
         self._rows: list[_Row] = []
 
-    def all(self, files: pathlib.Path) -> None:
+    def all(self, files: pathlib.Path, passes: Iterable[str]) -> None:
         """Start the cloud, go through the scenario, and end it all.
 
         :param files: a directory for images
+        :param passes: of the scenario
         :raises LabError: something was not as it should be
         """
         region = lab_region.Region()
         self._step('Start the cloud', lambda: self._start(region))
         try:
-            for one in scenario.Scenario(region, files).steps():
+            for one in scenario.Scenario(region, files).steps(passes):
                 self._step(one.name, one.run)
         except BaseException:
             region.cleanUp()
@@ -97,11 +99,12 @@ def _terminated(number: int, frame: types.FrameType | None) -> ty.NoReturn:
     raise SystemExit(128 + number)
 
 
-def _go_through(work: pathlib.Path, logs: pathlib.Path) -> int:
+def _go_through(work: pathlib.Path, logs: pathlib.Path,
+                passes: Iterable[str]) -> int:
     run, kept = _Run(), work / 'logs'
     try:
         with process.keeping_logs(kept):
-            run.all(work)
+            run.all(work, passes)
     except Exception as error:
         known = isinstance(error, errors.LabError)
         print(f'\n{error}' if known else traceback.format_exc(),
@@ -134,11 +137,16 @@ def main(argv: list[str] | None = None) -> int:
         default=pathlib.Path('ceph-qcow2-logs'),
         help='where the logs of all services go if something fails, in a '
              'new directory (default: %(default)s)')
+    parser.add_argument(
+        '--pass', choices=scenario.PASSES, action='append', dest='passes',
+        help='only this part of the scenario, and others so named: local '
+             'qcow2 disks, raw disks, or nova-compute on eventlet')
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with process.RunDirectory() as work:
-            return _go_through(work.path, args.logs)
+            return _go_through(
+                work.path, args.logs, args.passes or scenario.PASSES)
     except KeyboardInterrupt:
         print('Stopped; nothing is left.', file=sys.stderr)
         return 130
