@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 import types
+from typing import Any
 
 import fixtures
 import testtools
@@ -12,7 +13,7 @@ from nova.tests.lab.job import evidence
 from nova.tests.lab.job import guest
 
 DATA = b'an image'
-IMAGE = {
+IMAGE: Any = {
     'id': '69c33dd5-94f1-4331-94e5-35f0b8af0ee1',
     'size': len(DATA),
     'os_hash_algo': 'sha512',
@@ -45,11 +46,12 @@ class TestEvidence(testtools.TestCase):
         self.cache = self.directory / '_base'
         self.cache.mkdir()
         self.downloads = 0
-        self.evidence = evidence.Evidence(types.SimpleNamespace(
+        region: Any = types.SimpleNamespace(
             compute=types.SimpleNamespace(log=self.log),
             host=types.SimpleNamespace(instances=self.directory),
             cloud=types.SimpleNamespace(glance=types.SimpleNamespace(
-                downloads=lambda image_id: self.downloads))))
+                downloads=lambda image_id: self.downloads)))
+        self.evidence = evidence.Evidence(region)
 
     def say(self, *lines):
         with open(self.log, 'a') as file:
