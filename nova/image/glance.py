@@ -446,11 +446,12 @@ class GlanceImageServiceV2:
                 # It is the destination's: no other source would help.
                 raise
             except Exception as error:
-                LOG.warning(
-                    'Image %(image)s could not be fetched by %(scheme)s, the '
-                    'next source is tried: %(reason)s',
-                    {'image': image['id'], 'scheme': scheme,
-                     'reason': _reason(error)})
+                reason = _reason(error)
+            # While an error is handled, oslo.log adds it to each line.
+            LOG.warning(
+                'Image %(image)s could not be fetched by %(scheme)s, the '
+                'next source is tried: %(reason)s',
+                {'image': image['id'], 'scheme': scheme, 'reason': reason})
         try:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})

@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import typing as ty
 from unittest import mock
 
@@ -345,6 +346,24 @@ class TestSources(DownloadTestCase):
                 'the signature is not of this data')):
             for part in (uuids.image, ' mem,', reason):
                 self.assertIn(part, line)
+
+    def test_warning_tells_its_reason_once(self) -> None:
+        """oslo.log adds the error that is being handled to a line."""
+        handled: list[BaseException | None] = []
+
+        def look(record: logging.LogRecord) -> bool:
+            handled.append(sys.exc_info()[1])
+            return True
+
+        logger = logging.getLogger('nova.image.glance')
+        logger.addFilter(look)
+        self.addCleanup(logger.removeFilter, look)
+        self.handle(broken())
+        with self.logged() as logs:
+            self.download()
+        self.assertEqual(1, len(self.warnings(logs)))
+        self.assertEqual([None] * len(handled), handled)
+        self.assertGreater(len(handled), 0)
 
     def test_any_error_of_a_handler_is_one_of_the_source(self) -> None:
         for error in (KeyError('disk_format'), RuntimeError('no thread'),
