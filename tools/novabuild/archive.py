@@ -51,7 +51,7 @@ def write_wheel(
     content = [(name, entries[name]) for name in names]
     content.append((record, Entry(_record(content, record))))
     when = time.gmtime(_timestamp())[:6]
-    with _replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         with zipfile.ZipFile(unfinished, 'w') as wheel:
             for name, entry in content:
                 info = zipfile.ZipInfo(name, when)
@@ -66,7 +66,7 @@ def write_sdist(
 ) -> None:
     """Write a ``.tar.gz`` with all entries in the folder ``top``."""
     with (
-        _replacing(path) as unfinished,
+        replacing(path) as unfinished,
         unfinished.open('wb') as raw,
         gzip.GzipFile('', 'wb', 9, raw, mtime=0) as packed,
         tarfile.open(
@@ -81,7 +81,7 @@ def write_sdist(
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give a path to write to, put at ``path`` only when all went well."""
     with tempfile.TemporaryDirectory(
             prefix='.unfinished-', dir=path.parent) as folder:
