@@ -2,9 +2,11 @@
 
 """The patch as packagers use it: on the real source archive."""
 
+from collections.abc import Mapping
 import os
 import pathlib
 import shutil
+from typing import TypeVar
 
 from packaging import metadata
 
@@ -15,6 +17,7 @@ from novabuild import project
 from novabuild import release
 from novabuild import whole
 
+T = TypeVar('T')
 # What a package of a distribution says about itself.
 OWN_FIELDS = {'version', 'summary', 'description'}
 
@@ -22,6 +25,12 @@ OWN_FIELDS = {'version', 'summary', 'description'}
 def code(entries: whole.Entries) -> dict[str, bytes]:
     return {name: entry.data for name, entry in entries.items()
             if name.startswith('nova/')}
+
+
+def differing(one: Mapping[str, T], other: Mapping[str, T]) -> list[str]:
+    """Give what two mappings do not agree on; their content would be long."""
+    return sorted(name for name in one.keys() | other.keys()
+                  if one.get(name) != other.get(name))
 
 
 def points(entries: whole.Entries, info: str) -> dict[str, dict[str, str]]:
@@ -67,14 +76,14 @@ class PatchTestCase(base.TestCase):
         apply = ('patch', '-p1', '--batch', '--fuzz=0', '-i', self.written)
         base.run(*apply, cwd=folder)
         patched = self._files(folder)
-        self.assertEqual(code(self._ours()), code(patched))
-        self.assertEqual(
-            patch.changed(self.project, self.pristine), patched)
+        self.assertEqual([], differing(code(self._ours()), code(patched)))
+        self.assertEqual([], differing(
+            patch.changed(self.project, self.pristine), patched))
         base.run(*apply, '--reverse', cwd=folder)
-        self.assertEqual(self.pristine, self._files(folder))
+        self.assertEqual([], differing(self.pristine, self._files(folder)))
         base.run('git', 'apply', self.written, cwd=folder, environment={
             'GIT_CEILING_DIRECTORIES': str(self.top)})
-        self.assertEqual(patched, self._files(folder))
+        self.assertEqual([], differing(patched, self._files(folder)))
 
     def test_the_wheel_that_pbr_builds(self):
         folder = self._unpack('pbr')
@@ -82,7 +91,7 @@ class PatchTestCase(base.TestCase):
             'GIT_CEILING_DIRECTORIES': str(self.top)})
         [built] = self.wheel(folder, 'wheels')[0].iterdir()
         theirs, ours = whole.unpacked(built), self._ours()
-        self.assertEqual(code(ours), code(theirs))
+        self.assertEqual([], differing(code(ours), code(theirs)))
         released = whole.released_names(self.project).dist_info
         info = whole.names(self.project).dist_info
         self.assertEqual(points(ours, info), points(theirs, released))
