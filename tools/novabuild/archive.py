@@ -22,6 +22,8 @@ from novabuild import errors
 
 _EARLIEST = 315532800
 """1980-01-01 00:00:00 UTC, the first moment that a zip archive can tell."""
+_LATEST = 4354819199
+"""2107-12-31 23:59:59 UTC, the last one."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,13 @@ def _timestamp() -> int:
     """
     text = os.environ.get('SOURCE_DATE_EPOCH', '0')
     try:
-        return max(int(text), _EARLIEST)
+        moment = int(text)
     except ValueError as exc:
         raise errors.BuildError(
             f'SOURCE_DATE_EPOCH must be a number of seconds since 1970, not '
             f'"{text}". Correct or unset it.') from exc
+    if moment > _LATEST:
+        raise errors.BuildError(
+            f'SOURCE_DATE_EPOCH is {moment}, after the year 2107, and a wheel '
+            'cannot tell that. Correct or unset it.')
+    return max(moment, _EARLIEST)
