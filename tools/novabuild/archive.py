@@ -59,8 +59,7 @@ def write_wheel(
                 info = zipfile.ZipInfo(name, when)
                 info.create_system = 3  # Unix, so that the mode counts
                 info.external_attr = (stat.S_IFREG | entry.mode) << 16
-                wheel.writestr(
-                    info, entry.data, zipfile.ZIP_DEFLATED, compresslevel=9)
+                wheel.writestr(info, entry.data, zipfile.ZIP_DEFLATED)
 
 
 def write_sdist(

@@ -18,8 +18,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 CONSTRAINTS = ROOT / 'constraints.txt'
 TIMEOUT = 600
 """Seconds for one command; the slowest installs about 120 packages."""
-# The index that pip is not to ask; the discard port has no server.
-NOWHERE = 'http://127.0.0.1:9/simple'
 
 
 def run(

@@ -14,6 +14,8 @@ from typing import Any
 from novabuild.package_tests import base
 from novabuild import tree
 
+# The index that pip is not to ask; the discard port has no server.
+NOWHERE = 'http://127.0.0.1:9/simple'
 # What the wheel promises can only be seen from within the environment.
 LOOK_INSIDE = """\
 import hashlib, importlib.metadata, json
@@ -34,18 +36,23 @@ print(json.dumps({
 class PipTestCase(base.TestCase):
 
     def test_same_bytes_elsewhere_later_and_offline(self):
-        first, _ = self.wheel(self.copy('one'), 'first')
+        links = self.links()
+        release = next(links.glob('nova-*.whl'))
+        nowhere = {'PIP_CONFIG_FILE': os.devnull, 'PIP_INDEX_URL': NOWHERE}
+        first, _ = self.wheel(
+            self.copy('one'), 'first', '--no-index', '--find-links', links,
+            '-C', f'release-wheel={release}', environment=nowhere)
         other = self.copy('other/place')
         for path in other.rglob('*'):
             os.utime(path, (1, 1))
         second, _ = self.wheel(other, 'second', umask=0o077, environment={
-            'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(self.links()),
-            'PIP_CONFIG_FILE': os.devnull, 'TZ': 'Asia/Kathmandu',
-            'PYTHONHASHSEED': '1'})
-        digests = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for folder in (first, second) for path in folder.iterdir()}
-        self.assertEqual(1, len(digests), str(digests))
+            **nowhere, 'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(links),
+            'TZ': 'Asia/Kathmandu', 'PYTHONHASHSEED': '1'})
+        digests = [
+            (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+            for folder in (first, second) for path in folder.iterdir()]
+        self.assertEqual(2, len(digests))
+        self.assertEqual(1, len(set(digests)), str(digests))
 
     def test_wrong_hash(self):
         source = self.copy('source')
@@ -69,8 +76,7 @@ class PipTestCase(base.TestCase):
         python = self.top / 'venv/bin/python'
         pip = (python, '-m', 'pip')
         before = base.files(self.top / 'venv')
-        links = self.links()
-        wheels = self._built_offline(links)
+        wheels, _ = self.wheel(self.copy('source'), 'wheels')
         base.run(*pip, 'install', next(wheels.iterdir()))
         self.assertIn('No broken requirements', base.run(*pip, 'check'))
         for service in ('compute', 'manage', 'status'):
@@ -79,8 +85,8 @@ class PipTestCase(base.TestCase):
             self.assertIn(
                 str(self.project.release.version), said.splitlines())
         self._check_ours(self._inside(python))
-        quick = (*pip, 'install', '--no-deps', '--no-compile', '--no-index',
-                 '--find-links', links, '--find-links', wheels)
+        quick = (*pip, 'install', '--no-deps', '--no-compile',
+                 '--find-links', wheels)
         base.run(*quick, f'nova==={self.project.release.version}')
         self._check_released(self._inside(python))
         base.run(*quick, f'nova==={self.project.version}')
@@ -93,16 +99,6 @@ class PipTestCase(base.TestCase):
         self.assertEqual(set(), left)
         self.assertFalse(
             list((self.top / 'venv').glob('lib/*/site-packages/nova*')))
-
-    def _built_offline(self, links: pathlib.Path) -> pathlib.Path:
-        """Build a wheel from a folder of wheels, as options tell pip."""
-        release = next(links.glob('nova-*.whl'))
-        folder, _ = self.wheel(
-            self.copy('source'), 'wheels', '--no-index', '--find-links', links,
-            '-C', f'release-wheel={release}',
-            environment={'PIP_INDEX_URL': base.NOWHERE,
-                         'PIP_CONFIG_FILE': os.devnull})
-        return folder
 
     def _inside(self, python: pathlib.Path) -> dict[str, Any]:
         """Look at the installed Nova; each file must be as recorded."""
