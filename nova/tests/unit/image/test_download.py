@@ -515,6 +515,15 @@ class TestHiddenLocations(DownloadTestCase):
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
 
+    def test_error_does_not_give_them_away(self) -> None:
+        self.hide(broken())
+        self.glance.broken = requests.ConnectionError('reset by peer')
+        with self.assertLogs('nova.image', 'INFO') as logs:
+            error = self.assertRaises(
+                exception.CouldNotFetchImage, self.download)
+        for text in (str(error), *logs.output):
+            self.assertNotIn('mem://', text)
+
 
 class TestRanks(DownloadTestCase):
     """Several places to have an image from."""
