@@ -108,7 +108,7 @@ def find_cluster(fsid: str) -> Cluster:
     :raises transfer.SourceError: this host has no ceph.conf of it
     """
     known = []
-    for conf in _ceph_confs():
+    for conf in ceph_confs():
         try:
             found = read_fsid(conf)
         except (OSError, ValueError) as exc:
@@ -121,6 +121,23 @@ def find_cluster(fsid: str) -> Cluster:
         reason=_('It is in the Ceph cluster %(fsid)s, which is not in '
                  '[glance] rbd_ceph_conf of this host (%(known)s)') %
         {'fsid': fsid, 'known': '; '.join(known)})
+
+
+def rank(url: str) -> int | None:
+    """Tell which of ``[glance] rbd_ceph_conf`` a location's cluster is in.
+
+    :returns: its place, counted from 0; None: the cluster is not there
+    """
+    try:
+        fsid = parse(url).fsid
+    except transfer.SourceError:
+        # Whoever opens it is told what is wrong with it.
+        return 0
+    try:
+        return list(ceph_confs()).index(find_cluster(fsid).conf)
+    except transfer.SourceError as exc:
+        LOG.debug('A location is left out: %s', exc)
+        return None
 
 
 def read_fsid(conf: str) -> str:
@@ -147,7 +164,8 @@ def read_fsid(conf: str) -> str:
     return fsid
 
 
-def _ceph_confs() -> Sequence[str]:
+def ceph_confs() -> Sequence[str]:
+    """Return the paths of the ceph.conf of each cluster of this host."""
     return (CONF.glance.rbd_ceph_conf or
             [CONF.libvirt.images_rbd_ceph_conf or _DEFAULT_CONF])
 
@@ -183,6 +201,8 @@ def open_source(
     LOG.debug('Attempting to export RBD image: [pool_name: %s] '
               '[image_uuid: %s] [snapshot_name: %s] [dst_path: %s]',
               location.pool, location.image, location.snapshot, path)
+    LOG.debug('Image %s is exported from the Ceph cluster of %s',
+              location.image, cluster.conf)
     # Holes are worth a richer stream only where there are any: the formats
     # other than raw are dense.
     sparse = image['disk_format'] == 'raw'
