@@ -16,8 +16,9 @@ from nova.tests.lab import glance
 from nova.tests.lab.job import region as lab_region
 from nova.tests.lab import process
 
-# What Nova keeps beside the directories of instances.
-_KEPT = {'_base', 'compute_nodes', 'locks'}
+# What Nova keeps beside the directories of instances. Snapshots are in the
+# last one while they are made.
+_KEPT = {'_base', 'compute_nodes', 'locks', 'snapshots'}
 
 # Names that nothing has which is complete.
 _UNFINISHED = ('.part', '.partial', '.converted')
@@ -257,6 +258,8 @@ class Evidence:
                 'list', '--all', '--name').split()),
             *(f'instance directory {name}' for name in sorted(
                 set(os.listdir(self._instances)) - _KEPT)),
+            *(f'snapshot {path}' for path in
+              self._instances.glob('snapshots/*')),
             *(f'unfinished file {path}' for path in
               self._instances.rglob('*') if path.suffix in _UNFINISHED),
             *(f'FIFO {path}' for path in

@@ -46,12 +46,12 @@ class TestEvidence(testtools.TestCase):
         self.cache = self.directory / '_base'
         self.cache.mkdir()
         self.downloads = 0
-        region: Any = types.SimpleNamespace(
+        self.region: Any = types.SimpleNamespace(
             compute=types.SimpleNamespace(log=self.log),
             host=types.SimpleNamespace(instances=self.directory),
             cloud=types.SimpleNamespace(glance=types.SimpleNamespace(
                 downloads=lambda image_id: self.downloads)))
-        self.evidence = evidence.Evidence(region)
+        self.evidence = evidence.Evidence(self.region)
 
     def say(self, *lines):
         with open(self.log, 'a') as file:
@@ -163,6 +163,33 @@ class TestEvidence(testtools.TestCase):
         self.say(fetched())
         self.refused('No image should be used',
                      self.evidence.require_refused, IMAGE)
+
+    def test_leftovers(self):
+        """Of all kinds, and what Nova keeps is none."""
+        region, host = self.region, self.region.host
+        host.directory = self.directory
+        host.pids = lambda *words: []
+        region.libvirt = types.SimpleNamespace(virsh=lambda *words: '\n')
+        region.cloud.ceph = types.SimpleNamespace(rbd=lambda *words: '')
+        (self.directory / 'tmp').mkdir()
+        host.instances = self.directory / 'instances'
+        (host.instances / '_base').mkdir(parents=True)
+        (host.instances / '_base' / CACHED).touch()
+        (host.instances / 'snapshots').mkdir()
+        self.assertEqual([], self.evidence.leftovers())
+
+        (host.instances / 'snapshots' / 'tmp1').mkdir()
+        (host.instances / IMAGE['id']).mkdir()
+        (host.instances / '_base' / f'{CACHED}.part').touch()
+        (self.directory / 'tmp' / 'nova-rbd-1').mkdir()
+        host.pids = lambda *words: [4711]
+        region.libvirt.virsh = lambda *words: 'instance-1\n'
+        region.cloud.ceph.rbd = lambda *words: 'image-1\n'
+        self.assertEqual(
+            ['domain', 'instance directory', 'snapshot', 'unfinished file',
+             'FIFO', 'RBD image', 'process'],
+            [left.rpartition(' ')[0].removesuffix(' 4711,')
+             for left in self.evidence.leftovers()])
 
     def test_holes(self):
         path = self.cache / CACHED
