@@ -14,3 +14,8 @@ openstackdocs_auto_name = False
 openstackdocs_auto_version = False
 openstackdocs_bug_project = 'nova'
 pygments_style = 'native'
+
+man_pages = [
+    ('cli/nova-image-fetch', 'nova-image-fetch',
+     'fetch an image as nova-compute does', ['OpenStack'], 1),
+]

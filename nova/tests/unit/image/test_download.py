@@ -33,6 +33,7 @@ import requests
 from nova import context as nova_context
 from nova import exception
 from nova.image import glance
+from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 import nova.privsep.rbd
@@ -390,7 +391,8 @@ class TestSources(DownloadTestCase):
         clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
         with (mock.patch.object(glance, 'time', mock.Mock(monotonic=clock)),
               self.logged() as logs):
-            progress = glance._ProgressLog(uuids.image, 'mem')
+            progress = glance._ProgressLog(
+                uuids.image, 'mem', observe.Observer())
             for done in range(1, 7):
                 progress(done, None)
         self.assertEqual(

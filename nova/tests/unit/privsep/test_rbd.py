@@ -448,10 +448,10 @@ class TestExport(PrivsepRbdTestCase):
         empty = os.path.join(self.directory, 'bin')
         os.mkdir(empty)
         setpriv = shutil.which(
-            'setpriv', path=nova.privsep.rbd._ENVIRONMENT['PATH'])
+            'setpriv', path=nova.privsep.rbd.ENVIRONMENT['PATH'])
         assert setpriv is not None, 'util-linux is missing'
         os.symlink(setpriv, os.path.join(empty, 'setpriv'))
-        self.set('_ENVIRONMENT', {'PATH': empty})
+        self.set('ENVIRONMENT', {'PATH': empty})
         line = ['setpriv', '--pdeathsig', 'KILL', '--', 'rbd', 'export']
         with mock.patch.object(nova.privsep.rbd, '_command_line',
                                return_value=line):
