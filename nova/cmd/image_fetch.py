@@ -96,6 +96,7 @@ def _fetch(args: argparse.Namespace) -> int:
     fetch.choose_source(source)
     path = fetch.check_path(args.to) if args.to else None
     context = login.log_in().context
+    fetch.start_privileged_side()
     with display.progress(args.json) as progress:
         recorder = fetch.Recorder(progress, args.image_id, source)
         if path:
@@ -110,8 +111,7 @@ def _check(args: argparse.Namespace) -> int:
     from nova.image.command import checks
     from nova.image.command import display
     from nova.image.command import errors
-    fine = display.show_findings(
-        checks.Checks(args.image_id).run(), args.json)
+    fine = display.show_findings(checks.run(args.image_id), args.json)
     return errors.Status.DONE if fine else errors.Status.FAILED
 
 

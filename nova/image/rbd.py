@@ -158,6 +158,11 @@ def ceph_user() -> str:
     return CONF.glance.rbd_user or CONF.libvirt.rbd_user or ''
 
 
+def client_name() -> str:
+    """Return the whole name of the Ceph client, for people."""
+    return 'client.' + (ceph_user() or 'admin')
+
+
 def check_allowed(location: Location, image_id: str) -> None:
     """Refuse a location that is not one of this image's own.
 

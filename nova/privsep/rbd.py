@@ -32,6 +32,10 @@ COMMANDS = ('export', 'export-diff')
 #: Seconds after which any export is ended, however it does.
 LONGEST_EXPORT = 24 * 60 * 60
 
+#: Status of a program that was ended because it took too long, as timeout(1)
+#: has it.
+TOOK_TOO_LONG = 124
+
 #: What ``rbd`` may do as root: read its keyring, whoever owns that.
 _CAPABILITIES = '-all,+dac_read_search'
 
@@ -382,7 +386,7 @@ def fsid(*, conf: str, user: str, connect_timeout: int) -> tuple[int, str]:
     :param user: Ceph client, without ``client.``; empty: Ceph's default
     :param connect_timeout: seconds that the monitors get to answer
     :returns: 0 and the fsid, or the exit status of ``ceph`` (127: it is not
-        installed, 124: it took too long) and the last of what it said
+        installed, TOOK_TOO_LONG: it was ended) and the last of what it said
     :raises ValueError: an argument is not what it has to be; nothing was run
     :raises OSError: there is no such ceph.conf
     """
@@ -399,7 +403,7 @@ def fsid(*, conf: str, user: str, connect_timeout: int) -> tuple[int, str]:
             env=ENVIRONMENT, umask=0o077, start_new_session=True,
             timeout=seconds + _KILLED_SECONDS)
     except subprocess.TimeoutExpired:
-        return 124, 'killed: it took longer than %d s' % (
+        return TOOK_TOO_LONG, 'killed: it took longer than %d s' % (
             seconds + _KILLED_SECONDS)
     if not done.returncode:
         return 0, done.stdout.decode('utf-8', 'replace').strip()

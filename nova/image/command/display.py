@@ -8,6 +8,7 @@ Results go to standard output, progress and complaints to standard error.
 from collections.abc import Iterable
 import contextlib
 import dataclasses
+import shutil
 import sys
 import textwrap
 import time
@@ -18,6 +19,7 @@ from oslo_serialization import jsonutils
 from nova.i18n import _
 from nova.image.command import checks
 from nova.image.command import fetch
+from nova.image.command import findings
 from nova.image import observe
 from nova.image import transfer
 
@@ -30,10 +32,10 @@ _INTERVAL = 10.0
 _NAME_WIDTH = 18
 
 _WORDS = {
-    checks.Verdict.OK: 'ok',
-    checks.Verdict.WARNING: 'WARN',
-    checks.Verdict.FAILED: 'FAIL',
-    checks.Verdict.SKIPPED: '-',
+    findings.Verdict.OK: 'ok',
+    findings.Verdict.WARNING: 'WARN',
+    findings.Verdict.FAILED: 'FAIL',
+    findings.Verdict.SKIPPED: '-',
 }
 
 
@@ -154,18 +156,18 @@ def show_outcome(outcome: fetch.Outcome, as_json: bool) -> None:
 
 
 def show_findings(
-    findings: Iterable[checks.Finding], as_json: bool,
+    found: Iterable[findings.Finding], as_json: bool,
 ) -> bool:
     """Print findings while they are made.
 
     :returns: whether none of them has failed
     """
     seen = []
-    for finding in findings:
+    for finding in found:
         seen.append(finding)
         if not as_json:
             print(_line(finding), flush=True)
-    failed = [one for one in seen if one.verdict is checks.Verdict.FAILED]
+    failed = [one for one in seen if one.verdict is findings.Verdict.FAILED]
     if as_json:
         show_json({
             'result': 'failed' if failed else 'ok',
@@ -173,8 +175,8 @@ def show_findings(
     elif failed:
         print(_('\nDirect downloads do not work on this host: see FAIL '
                 'above.'), flush=True)
-    elif any(one.check == _('Read from Ceph') and
-             one.verdict is checks.Verdict.OK for one in seen):
+    elif any(one.check == checks.READ and
+             one.verdict is findings.Verdict.OK for one in seen):
         print(_('\nDirect downloads work on this host.'), flush=True)
     else:
         print(_('\nNothing is wrong, but no image was tried: name one that '
@@ -182,10 +184,21 @@ def show_findings(
     return not failed
 
 
-def _line(finding: checks.Finding) -> str:
+def _line(finding: findings.Finding) -> str:
     begin = '%-4s  %-*s  ' % (
         _WORDS[finding.verdict], _NAME_WIDTH, finding.check)
-    lines = [begin + finding.detail]
+    lines = [_wrapped(begin, finding.detail)]
     if finding.remedy:
-        lines.append(textwrap.indent(finding.remedy, ' ' * 6 + '-> '))
+        arrow = ' ' * (len(begin) - 3) + '-> '
+        lines.append(_wrapped(arrow, finding.remedy))
     return '\n'.join(lines)
+
+
+def _wrapped(begin: str, text: str) -> str:
+    """Put text behind its begin, as wide as the terminal if it is one."""
+    if not sys.stdout.isatty():
+        return begin + text
+    return textwrap.fill(
+        text, shutil.get_terminal_size().columns, initial_indent=begin,
+        subsequent_indent=' ' * len(begin), break_long_words=False,
+        break_on_hyphens=False)

@@ -18,6 +18,7 @@ from nova.image.command import host
 from nova.image import glance
 from nova.image import observe
 from nova.image import transfer
+import nova.privsep
 import nova.privsep.path
 from nova import utils
 from nova.virt.libvirt import imagecache
@@ -89,8 +90,10 @@ class Recorder(observe.Observer):
         self._display.moves(done, size)
 
     def fails(self, source: str, reason: str) -> None:
-        self.failed.append(Attempt(source, reason))
-        self._display.fails(source, reason)
+        self.failed.append(Attempt(source, host.plain(reason)))
+        # The last word is the error's, where nothing else is tried.
+        if self._source != 'rbd':
+            self._display.fails(source, host.plain(reason))
 
     def ends(
         self, source: str, report: transfer.Report, verified: str,
@@ -119,6 +122,17 @@ def choose_source(source: str) -> None:
     schemes = ['rbd'] if source == 'rbd' else []
     CONF.set_override('allowed_direct_url_schemes', schemes, 'glance')
     CONF.set_override('enable_rbd_download', False, 'glance')
+
+
+def start_privileged_side() -> None:
+    """Start the privsep daemon, if it will be needed.
+
+    In nova-compute it runs already; the time it takes to start is not the
+    download's. What keeps it from starting is found out by the download.
+    """
+    if glance.active_handlers():
+        with contextlib.suppress(Exception):
+            nova.privsep.sys_admin_pctxt.start()
 
 
 def check_path(path: str) -> str:
@@ -163,7 +177,7 @@ def to_cache(
     :raises CommandError: it cannot be had, or it cannot be written as
         nova-compute would
     """
-    _check_cache_owner()
+    check_cache_owner()
     name = imagecache.get_cache_fname(image_id)
     directory = cache_directory()
     path = os.path.join(directory, name)
@@ -192,7 +206,11 @@ def cache_directory() -> str:
         CONF.instances_path, CONF.image_cache.subdirectory_name)
 
 
-def _check_cache_owner() -> None:
+def check_cache_owner() -> None:
+    """Refuse to write what nova-compute could not use.
+
+    :raises CommandError: the cache is not this user's, or not there
+    """
     path = CONF.instances_path
     try:
         owner = os.stat(path).st_uid
@@ -241,7 +259,8 @@ def _sentences(image_id: str) -> Iterator[None]:
     except Exception as exc:
         raise errors.CommandError(
             _('Image %(image)s could not be fetched: %(reason)s') %
-            {'image': image_id, 'reason': glance.describe_failure(exc)},
+            {'image': image_id,
+             'reason': host.plain(glance.describe_failure(exc))},
         ) from exc
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import logging as py_logging
 import os
 import pwd
+import re
 import shlex
 
 from oslo_config import cfg
@@ -28,6 +29,10 @@ CONF = nova.conf.CONF
 #: Its name decides which configuration files are looked for: Debian and
 #: Ubuntu have a nova-compute.conf beside the nova.conf.
 _SERVICE = 'nova-compute'
+
+#: A line of Ceph's log: the time, the thread, the level.
+_CEPH_PREFIX = re.compile(
+    r'\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\S+ [0-9a-f]+ +-?\d+ ')
 
 #: Sections of nova.conf that are about images.
 _GROUPS = ('glance', 'libvirt', 'image_cache')
@@ -72,7 +77,12 @@ def _look_at_all_values() -> None:
 
 def describe(error: Exception) -> str:
     """Say in one line what an error is, whatever its text looks like."""
-    return ' '.join(str(error).split()) or type(error).__name__
+    return plain(str(error)) or type(error).__name__
+
+
+def plain(said: str) -> str:
+    """Put what was said into one line, without Ceph's times and threads."""
+    return ' '.join(_CEPH_PREFIX.sub('', said).split())
 
 
 def config_files() -> list[str]:

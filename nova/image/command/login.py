@@ -5,6 +5,7 @@
 import dataclasses
 
 from keystoneauth1 import exceptions as ks_exc
+from keystoneauth1 import identity
 from keystoneauth1 import loading as ks_loading
 
 import nova.conf
@@ -60,6 +61,10 @@ def _log_in(section: str) -> Login:
     try:
         auth = ks_loading.load_auth_from_conf_options(CONF, section)
         session = ks_loading.load_session_from_conf_options(CONF, section)
+        if not isinstance(auth, identity.BaseIdentityPlugin):
+            raise errors.CommandError(
+                _('[%s] auth_type of nova.conf does not log in to Keystone: '
+                  'set it to password.') % section, errors.Status.SERVICE)
         access = auth.get_access(session)
     except ks_exc.ClientException as exc:
         raise errors.CommandError(
