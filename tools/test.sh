@@ -12,15 +12,32 @@ cd "$ROOT" || exit 1
 
 NOVA_TEST_COUNTS=$(mktemp -d) || exit 1
 export NOVA_TEST_COUNTS
-trap 'rm -rf "$NOVA_TEST_COUNTS"' EXIT
+CHECKS=
+trap 'stop_checks; rm -rf "$NOVA_TEST_COUNTS"' EXIT
 
-# run_tox ENVIRONMENT FOLDER [COMMAND...]: leave the outcome in
+# run_tox ENVIRONMENT FOLDER OPTION [COMMAND...]: leave the outcome in
 # ENVIRONMENT.tox, the environment itself in FOLDER; COMMAND runs tox.
 run_tox() {
-    local environment=$1 folder=$2
-    shift 2
-    "$@" "$TOOLS_VENV/bin/tox" run --workdir "$folder" \
+    local environment=$1 folder=$2 option=$3
+    shift 3
+    "$@" "$TOOLS_VENV/bin/tox" run --workdir "$folder" "$option" \
         --result-json "$NOVA_TEST_COUNTS/$environment.tox" -e "$environment"
+}
+
+# run_functional OPTION: run it as root, which it needs.
+run_functional() {
+    if [ "$(id -u)" -eq 0 ]; then
+        run_tox functional "$ROOT/.tox" "$1"
+        return
+    fi
+    run_tox functional "$ROOT/.tox/root" "$1" as_root
+    # What root leaves must not be in the way of the next run.
+    as_root chown -R "$(id -u):$(id -g)" "$ROOT/.tox/root"
+}
+
+# stop_checks: end them if they still run, and all that they have started.
+stop_checks() {
+    [ -z "$CHECKS" ] || kill -- "-$CHECKS" 2>/dev/null
 }
 
 say 'Preparing this machine'
@@ -31,17 +48,25 @@ if ! (ensure_tools); then
 fi
 (ensure_packages test) || say 'Going on: what needs a missing package fails.'
 
-say 'Style, types, unit tests, released tests, packaging'
-run_tox checks "$ROOT/.tox"
+say 'Building Nova from this tree, and installing what the tests need'
+# One after the other: both build the same wheel.
+run_tox checks "$ROOT/.tox" --notest
+run_functional --notest
 
 say 'Tests on a real Ceph, Keystone, Glance and Barbican'
-if [ "$(id -u)" -eq 0 ]; then
-    run_tox functional "$ROOT/.tox"
-else
-    run_tox functional "$ROOT/.tox/root" as_root
-    # What root leaves must not be in the way of the next run.
-    as_root chown -R "$(id -u):$(id -g)" "$ROOT/.tox/root"
-fi
+# They mostly wait, so all else runs beside them: in a process group of its
+# own, which can be ended as a whole.
+set -m
+run_tox checks "$ROOT/.tox" --skip-pkg-install \
+    >"$NOVA_TEST_COUNTS/checks.log" 2>&1 </dev/null &
+CHECKS=$!
+set +m
+run_functional --skip-pkg-install
+
+say 'Style, types, documents, unit tests, released tests, packaging'
+wait "$CHECKS"
+CHECKS=
+cat "$NOVA_TEST_COUNTS/checks.log"
 
 say 'Sum'
 "$TOOLS_VENV/bin/python" tools/suites/report.py "$NOVA_TEST_COUNTS" \

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 
-extensions = ['openstackdocstheme']
+from docutils import nodes
+
+extensions = ['openstackdocstheme', 'oslo_config.sphinxext']
 
 project = 'Nova with direct image downloads'
 copyright = 'OpenStack contributors'
@@ -19,3 +21,14 @@ man_pages = [
     ('cli/nova-image-fetch', 'nova-image-fetch',
      'fetch an image as nova-compute does', ['OpenStack'], 1),
 ]
+
+def _link_to_nova(app, env, node, content):
+    """Let Nova's options refer to pages of Nova's own documents."""
+    if node['reftype'] != 'doc' or node['refdoc'] != 'configuration':
+        return None
+    url = f'https://docs.openstack.org/nova/latest{node["reftarget"]}.html'
+    return nodes.reference('', '', content, refuri=url, internal=False)
+
+
+def setup(app):
+    app.connect('missing-reference', _link_to_nova)

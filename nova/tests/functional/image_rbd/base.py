@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One lab for all tests of a class, and what they have in common."""
+"""One lab for all tests of a process, and what they have in common."""
 
+import atexit
 from collections.abc import Iterator
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
 import pathlib
 import shutil
 import subprocess
-from typing import Any
 from typing import ClassVar
 
 import fixtures
@@ -22,17 +23,32 @@ from nova.tests.lab import config
 
 MIB = 1 << 20
 
+# So that any bytes will do for an image of a dense format.
+_GLANCE_OPTIONS: config.Options = {
+    'image_format': {'require_image_format_match': False}}
+
 _numbers = itertools.count()
 
 
-class LabTestCase(testtools.TestCase):
-    """Each class has a cloud, each test a compute host of its own.
+@functools.cache
+def shared_cloud() -> lab_cloud.Cloud:
+    """The cloud for all, which ends with the process.
 
-    A lab that cannot be had is an error of every test: none is skipped.
+    To start one takes longer than most of the tests.
+    """
+    cloud = lab_cloud.Cloud(barbican=True, options=_GLANCE_OPTIONS)
+    cloud.setUp()
+    atexit.register(cloud.cleanUp)
+    return cloud
+
+
+class LabTestCase(testtools.TestCase):
+    """Each test has a compute host of its own; all have the same cloud.
+
+    What a test changes in the cloud it changes back. A lab that cannot be had
+    is an error of every test: none is skipped.
     """
 
-    #: Of the lab's Glance, by keyword.
-    GLANCE: ClassVar[dict[str, Any]] = {}
     cloud: ClassVar[lab_cloud.Cloud]
 
     @classmethod
@@ -42,11 +58,8 @@ class LabTestCase(testtools.TestCase):
 
     @classmethod
     def make_cloud(cls) -> lab_cloud.Cloud:
-        """The cloud of the class, which is cleaned up after it."""
-        cloud = lab_cloud.Cloud(**cls.GLANCE)
-        cloud.setUp()
-        cls.addClassCleanup(cloud.cleanUp)
-        return cloud
+        """The cloud of the class."""
+        return shared_cloud()
 
     def setUp(self) -> None:
         super().setUp()
@@ -170,14 +183,15 @@ class LabTestCase(testtools.TestCase):
         """What was asked of Ceph."""
         return [line for line in log if 'Attempting to export' in line]
 
+    @classmethod
     @contextlib.contextmanager
-    def glance_options(self, options: config.Options) -> Iterator[None]:
-        """Run Glance with other options for a while."""
-        self.cloud.glance.restart(options)
+    def glance_options(cls, options: config.Options) -> Iterator[None]:
+        """Run Glance with more options for a while."""
+        cls.cloud.glance.restart(config.merge(_GLANCE_OPTIONS, options))
         try:
             yield
         finally:
-            self.cloud.glance.restart({})
+            cls.cloud.glance.restart(_GLANCE_OPTIONS)
 
     def out(self, name: str = 'out') -> pathlib.Path:
         """A path that the compute service may write to."""

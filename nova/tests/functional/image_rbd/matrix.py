@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One image by both ways, and what came of it.
-
-The classes of a module share a cloud, and a compute service that goes on
-running: call start() in setUpModule.
-"""
+"""One image by both ways, and what came of it."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -12,21 +8,18 @@ import functools
 import hashlib
 import os
 import pathlib
-import shutil
 import tempfile
 from typing import Any
 from typing import ClassVar
-import unittest
 
 from nova.tests.functional.image_rbd import base
+from nova.tests.functional.image_rbd import worker_base
 from nova.tests.lab import barbican
 from nova.tests.lab import cloud as lab_cloud
-from nova.tests.lab import compute
 from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import process
 from nova.tests.lab import signing
-from nova.tests.lab import worker as lab_worker
 
 MIB = base.MIB
 #: Three RBD objects, the last one not full, and no multiple of a sector.
@@ -65,75 +58,26 @@ class Outcome:
     requests: int
 
 
-class _Shared:
-    """What the classes of a module have in common."""
-
-    def __init__(self, **glance: Any) -> None:
-        self.cloud = lab_cloud.Cloud(barbican=True, **glance)
-
-    def setUp(self) -> None:
-        self.cloud.setUp()
-        unittest.addModuleCleanup(self.cloud.cleanUp)
-
-    @functools.cached_property
-    def barbican(self) -> barbican.Barbican:
-        assert self.cloud.barbican is not None
-        return self.cloud.barbican
-
-    @functools.cache
-    def signer(self, key_type: str) -> signing.Signer:
-        """A key with a self-signed certificate that is a CA's."""
-        return signing.certify(f'Signer {key_type}', key_type, is_ca=True)
-
-    @functools.cache
-    def certificate_id(self, signer: signing.Signer) -> str:
-        """The id of a certificate in Barbican, where it is put if need be."""
-        return self.cloud.store_certificate(signer)
+@functools.cache
+def signer_of(key_type: str) -> signing.Signer:
+    """A key with a self-signed certificate that is a CA's."""
+    return signing.certify(f'Signer {key_type}', key_type, is_ca=True)
 
 
-_shared: _Shared | None = None
+@functools.cache
+def certificate_id(
+    cloud: lab_cloud.Cloud, signer: signing.Signer,
+) -> str:
+    """The id of a certificate in Barbican, where it is put if need be."""
+    return cloud.store_certificate(signer)
 
 
-def start() -> None:
-    """Make the cloud that the classes of the calling module share."""
-    global _shared
-    # So that bytes of any kind will do for an image of a dense format.
-    _shared = _Shared(options={
-        'image_format': {'require_image_format_match': False}})
-    _shared.setUp()
-
-
-class MatrixTestCase(base.LabTestCase):
-    """Each class has one compute host with one compute service on it."""
+class MatrixTestCase(worker_base.WorkerTestCase):
+    """Each image is fetched by the same compute service in all ways."""
 
     #: Of the compute host's [glance], unless a test says otherwise.
     OPTIONS: ClassVar[Options] = {
         'verify_glance_signatures': True}
-
-    shared: ClassVar[_Shared]
-    worker: ClassVar[lab_worker.Worker]
-    class_host: ClassVar[compute.ComputeHost]
-
-    @classmethod
-    def make_cloud(cls) -> lab_cloud.Cloud:
-        assert _shared is not None
-        cls.shared = _shared
-        return _shared.cloud
-
-    @classmethod
-    def mounts(cls) -> list[tuple[pathlib.Path, pathlib.Path]]:
-        """What is mounted on the compute host."""
-        return []
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.class_host = compute.ComputeHost(
-            cls.cloud, name=cls.__name__.lower(), mounts=cls.mounts())
-        cls.worker = lab_worker.Worker(cls.class_host)
-        for fixture in (cls.class_host, cls.worker):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
 
     @classmethod
     def make_class_image(
@@ -152,24 +96,18 @@ class MatrixTestCase(base.LabTestCase):
             cls.cloud.glance_client().images.delete, image_id)
         return path, image_id
 
-    def make_host(self) -> compute.ComputeHost:
-        return self.class_host
+    @property
+    def barbican(self) -> barbican.Barbican:
+        assert self.cloud.barbican is not None
+        return self.cloud.barbican
+
+    def certificate_id(self, signer: signing.Signer) -> str:
+        """The id of a certificate in Barbican."""
+        return certificate_id(self.cloud, signer)
 
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(
-            shutil.rmtree, self.host.instances / '_base', ignore_errors=True)
         self.target = self.out(self.id().rpartition('.')[2][:100])
-        self.addCleanup(self.target.unlink, missing_ok=True)
-
-    def running(self) -> list[str]:
-        """All processes but the compute service's own two."""
-        return [line for line in self.host.processes()
-                if '--serve' not in line and 'privsep-helper' not in line]
-
-    def leftovers(self) -> list[str]:
-        process.wait_for(lambda: not self.running(), 10)
-        return self.running()
 
     def make_image(
         self, disk_format: str = 'iso',

@@ -75,7 +75,7 @@ class Modes(service_base.ServiceTestCase):
 
     def test_osd_is_stopped_in_the_middle(self):
         image_id = self.upload(self.large_image, 'raw')
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(image_id, self.out())
             self.rbd_pid(8 * MIB)
             with self.stopped(self.cloud.ceph.osd.pid):

@@ -68,26 +68,22 @@ class Site:
 
 
 @functools.cache
-def _shared_cloud() -> lab_cloud.Cloud:
-    cloud = lab_cloud.Cloud(options={
-        # So that any bytes will do for an image of a dense format.
-        'image_format': {'require_image_format_match': False}})
-    cloud.setUp()
-    atexit.register(cloud.cleanUp)
+def _images(cloud: lab_cloud.Cloud) -> pathlib.Path:
+    """A folder with the files that tests upload."""
     folder = cloud.directory / 'images'
     folder.mkdir()
     (folder / 'image').write_bytes(os.urandom(8 * MIB + 511))
-    (folder / 'large').write_bytes(os.urandom(40 * MIB))
-    return cloud
+    (folder / 'large').write_bytes(os.urandom(64 * MIB))
+    return folder
 
 
 @functools.cache
 def _shared_site(eventlet: bool) -> Site:
-    return Site(_shared_cloud(), eventlet=eventlet)
+    return Site(base.shared_cloud(), eventlet=eventlet)
 
 
 class ServiceTestCase(base.LabTestCase):
-    """All classes of a process have the same cloud, host and service.
+    """All classes of a process have the same host and service, too.
 
     What a test changes there it changes back; that neither a process nor a
     file, thread or descriptor is left is looked at after each test.
@@ -101,17 +97,13 @@ class ServiceTestCase(base.LabTestCase):
     large_image: ClassVar[pathlib.Path]
 
     @classmethod
-    def make_cloud(cls) -> lab_cloud.Cloud:
-        return _shared_cloud()
-
-    @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.site = _shared_site(cls.EVENTLET)
         if not cls.site.service.alive:
             cls.site.start_service()
-        cls.image = cls.cloud.directory / 'images' / 'image'
-        cls.large_image = cls.cloud.directory / 'images' / 'large'
+        cls.image = _images(cls.cloud) / 'image'
+        cls.large_image = _images(cls.cloud) / 'large'
 
     @property
     def service(self) -> lab_service.Service:
@@ -211,7 +203,7 @@ class ServiceTestCase(base.LabTestCase):
         self.assertEqual([], self.warnings(fetched.log))
 
     @contextlib.contextmanager
-    def slow_osd(self, seconds: float) -> Iterator[None]:
+    def slow_osd(self, seconds: float = 0.1) -> Iterator[None]:
         """Have the OSD take that long for each operation, one by one."""
         def delay(probability: float) -> None:
             option = '--osd-debug-inject-dispatch-delay-'

@@ -291,7 +291,7 @@ class TestChild(BoundaryTestCase):
 
     def test_what_it_starts_with(self):
         image_id = self.upload(self.large_image, 'iso')
-        with self.slow_osd(0.03), self.reader() as content:
+        with self.slow_osd(), self.reader() as content:
             request = self.ask(image=image_id)
             pid = self.rbd_pid(1)
             proc = pathlib.Path('/proc/%d' % pid)

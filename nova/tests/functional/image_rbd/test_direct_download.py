@@ -8,23 +8,20 @@ import stat
 import textwrap
 
 from nova.tests.functional.image_rbd import base
+from nova.tests.functional.image_rbd import worker_base
 from nova.tests.lab import errors
 
 MIB = base.MIB
 
 
-class TestDirectDownload(base.LabTestCase):
+class TestDirectDownload(worker_base.WorkerTestCase):
     """With the options of the guide, and nothing else."""
-
-    # So that bytes of any size will do for an image of a dense format.
-    GLANCE = {'options': {
-        'image_format': {'require_image_format_match': False}}}
 
     def test_qcow2(self):
         path = self.make_qcow2(24 * MIB)
         image_id = self.upload(path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
@@ -38,7 +35,7 @@ class TestDirectDownload(base.LabTestCase):
             511 * MIB + 12345: 77})
         image_id = self.upload(path, 'raw')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
@@ -48,7 +45,7 @@ class TestDirectDownload(base.LabTestCase):
         path = self.make_qcow2()
         image_id = self.upload(path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         name = hashlib.sha1(image_id.encode()).hexdigest()
         self.assertIn(
@@ -76,9 +73,9 @@ class TestDirectDownload(base.LabTestCase):
     def test_second_use_is_a_cache_hit(self):
         path = self.make_qcow2()
         image_id = self.upload(path, 'qcow2')
-        self.assertEqual(1, len(self.exports(self.host.fetch(image_id).log)))
+        self.assertEqual(1, len(self.exports(self.fetch(image_id).log)))
 
-        again = self.host.fetch(image_id)
+        again = self.fetch(image_id)
 
         self.assert_same(path, again)
         self.assertEqual([], self.exports(again.log))
@@ -88,7 +85,7 @@ class TestDirectDownload(base.LabTestCase):
     def test_file_is_the_service_users(self):
         image_id = self.upload(self.make_qcow2(), 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assertEqual((self.host.account.uid, 0o644),
                          (fetched.uid, fetched.mode))
@@ -112,7 +109,7 @@ class TestDirectDownload(base.LabTestCase):
         for file in (cache, leftover):
             os.chown(file, self.host.account.uid, -1)
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
@@ -123,7 +120,7 @@ class TestDirectDownload(base.LabTestCase):
             # Dense and with holes: they come by different streams.
             for disk_format in ('iso', 'raw'):
                 image_id = self.upload(path, disk_format)
-                fetched = self.host.fetch(image_id, path=self.out())
+                fetched = self.fetch(image_id, path=self.out())
                 self.assert_same(path, fetched)
                 self.assert_fetched_by('rbd', image_id, fetched)
 
@@ -131,7 +128,7 @@ class TestDirectDownload(base.LabTestCase):
         path = self.make_file(0)
         for disk_format in ('iso', 'raw'):
             image_id = self.upload(path, disk_format)
-            fetched = self.host.fetch(image_id, path=self.out())
+            fetched = self.fetch(image_id, path=self.out())
             self.assert_same(path, fetched)
             self.assert_fetched_by('rbd', image_id, fetched)
 
@@ -141,7 +138,7 @@ class TestDirectDownload(base.LabTestCase):
         path = self.make_qcow2()
         image_id = self.upload(path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
@@ -178,7 +175,7 @@ class TestDirectDownload(base.LabTestCase):
                       str(error))
 
 
-class TestOverHTTP(base.LabTestCase):
+class TestOverHTTP(worker_base.WorkerTestCase):
     """When it is not direct, or cannot be."""
 
     def setUp(self):
@@ -189,7 +186,7 @@ class TestOverHTTP(base.LabTestCase):
         self.configure(allowed_direct_url_schemes=None)
         image_id = self.upload(self.path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -200,7 +197,7 @@ class TestOverHTTP(base.LabTestCase):
         with self.glance_options({'DEFAULT': {
                 'show_image_direct_url': False}}):
             image_id = self.upload(self.path, 'qcow2')
-            fetched = self.host.fetch(image_id)
+            fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -210,7 +207,7 @@ class TestOverHTTP(base.LabTestCase):
         path = self.make_file(0)
         image_id = self.upload(path, 'raw')
 
-        fetched = self.host.fetch(image_id, path=self.out())
+        fetched = self.fetch(image_id, path=self.out())
 
         self.assert_same(path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -229,7 +226,7 @@ class TestOverHTTP(base.LabTestCase):
                 images.upload(image.id, data, backend='files')
             url = self.cloud.image(image.id)['direct_url']
             self.assertEqual('file', url.partition(':')[0])
-            fetched = self.host.fetch(image.id)
+            fetched = self.fetch(image.id)
             images.delete(image.id)
 
         self.assert_same(self.path, fetched)
@@ -241,7 +238,7 @@ class TestOverHTTP(base.LabTestCase):
         self.configure(rbd_user='stranger')
         image_id = self.upload(self.path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -250,10 +247,11 @@ class TestOverHTTP(base.LabTestCase):
                       warning)
 
     def test_ceph_conf_is_the_service_users(self):
+        self.addCleanup(os.chown, self.host.ceph_conf, 0, -1)
         os.chown(self.host.ceph_conf, self.host.account.uid, -1)
         image_id = self.upload(self.path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -264,7 +262,7 @@ class TestOverHTTP(base.LabTestCase):
         self.configure(rbd_pool='vms,backups')
         image_id = self.upload(self.path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -277,7 +275,7 @@ class TestOverHTTP(base.LabTestCase):
         self.flip(image_id, 0)
 
         error = self.assertRaises(
-            errors.FetchFailed, self.host.fetch, image_id)
+            errors.FetchFailed, self.fetch, image_id)
 
         self.assertEqual('ImageUnacceptable', error.kind)
         self.assertIn('corrupt image download: its sha512 hash', str(error))
@@ -286,16 +284,20 @@ class TestOverHTTP(base.LabTestCase):
         self.assertEqual([], os.listdir(self.host.instances / '_base'))
 
         self.configure(verify_direct_download=False)
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
         self.assertEqual(self.path.stat().st_size, fetched.size)
         self.assertTrue([line for line in fetched.log if line.endswith(
             ', verified by nothing')])
 
 
-class TestSeveralLocations(base.LabTestCase):
+class TestSeveralLocations(worker_base.WorkerTestCase):
     """Glance shows a list of locations, and the direct URL besides."""
 
-    GLANCE = {'show_multiple_locations': True}
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.enterClassContext(cls.glance_options(
+            {'DEFAULT': {'show_multiple_locations': True}}))
 
     def setUp(self):
         super().setUp()
@@ -306,7 +308,7 @@ class TestSeveralLocations(base.LabTestCase):
         image = self.cloud.image(image_id)
         self.assertEqual(image['direct_url'], image['locations'][0]['url'])
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
@@ -316,7 +318,7 @@ class TestSeveralLocations(base.LabTestCase):
         self.configure(rbd_user='stranger')
         image_id = self.upload(self.path, 'qcow2')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
@@ -327,7 +329,7 @@ class TestSeveralLocations(base.LabTestCase):
         image_id = self._register('gone', 'snap')
         self._rbd('snap', 'rm', image_id, '--snap', 'gone')
 
-        fetched = self.host.fetch(image_id)
+        fetched = self.fetch(image_id)
 
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)

@@ -248,7 +248,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
     def test_osd_is_stopped_in_the_middle(self):
         self.configure(rbd_stall_timeout=3)
         image_id = self.upload(self.large_image, 'iso')
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(image_id, self.out())
             self.rbd_pid(8 * MIB)
             with self.stopped(self.cloud.ceph.osd.pid):
@@ -280,7 +280,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
     def test_osd_goes_on_in_time(self):
         image_id = self.upload(self.large_image, 'iso')
         self.configure(rbd_stall_timeout=4)
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(image_id, self.out())
             self.rbd_pid(8 * MIB)
             with self.stopped(self.cloud.ceph.osd.pid):
@@ -302,7 +302,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
     def test_rbd_stands_still(self):
         image_id = self.upload(self.large_image, 'raw')
         self.configure(rbd_stall_timeout=2)
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(image_id, self.out())
             pid = self.rbd_pid(8 * MIB)
             os.kill(pid, signal.SIGSTOP)
@@ -320,14 +320,14 @@ class TestKilled(service_base.ServiceTestCase):
         self.image_id = self.upload(self.large_image, 'iso')
 
     def test_rbd(self):
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(self.image_id, self.out())
             os.kill(self.rbd_pid(8 * MIB), signal.SIGKILL)
         self.assert_by_http('rbd export ended with status -9', self.image_id,
                             request.fetched(), self.large_image)
 
     def test_privsep_daemon(self):
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             request = self.service.fetch(self.image_id, self.out())
             rbd = self.rbd_pid(8 * MIB)
             [daemon] = self.daemons()
@@ -345,7 +345,7 @@ class TestKilled(service_base.ServiceTestCase):
         self.before = self.resources()
 
     def test_service_in_the_middle(self):
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid(8 * MIB)
             self.kill_service()
@@ -381,7 +381,7 @@ class TestKilled(service_base.ServiceTestCase):
 
     def test_service_is_told_to_end(self):
         self.configure(rbd_stall_timeout=60)
-        with self.slow_osd(0.03):
+        with self.slow_osd():
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid(8 * MIB)
             self.service.kill(signal.SIGTERM)

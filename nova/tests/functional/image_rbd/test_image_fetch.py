@@ -8,7 +8,6 @@ import os
 import pathlib
 import signal
 import subprocess
-from typing import Any
 from typing import ClassVar
 
 from oslo_serialization import jsonutils
@@ -32,8 +31,6 @@ class TestImageFetch(base.LabTestCase):
 
     Where something is wrong with it, one more configuration file says so.
     """
-
-    GLANCE: ClassVar[dict[str, Any]] = {'barbican': True}
 
     class_host: ClassVar[compute.ComputeHost]
 
@@ -219,15 +216,15 @@ class TestImageFetch(base.LabTestCase):
 
     def test_broken_hosts(self) -> None:
         image_id = self.upload(self.make_file(MIB), 'raw')
-        self.cloud.ceph.create_user('other', {
+        self.cloud.ceph.create_user('image-fetch', {
             'mon': 'profile rbd',
             'osd': 'profile rbd-read-only pool=volumes'})
         no_rights = self.start('--check', '--json', image_id, overlay={
             'glance': {
-                'rbd_user': 'other', 'verify_glance_signatures': True,
+                'rbd_user': 'image-fetch', 'verify_glance_signatures': True,
                 'rbd_ceph_conf': self.ceph_conf(
                     'other.conf', keyring=self.cloud.ceph.directory /
-                    'ceph.client.other.keyring')},
+                    'ceph.client.image-fetch.keyring')},
             'barbican': {'barbican_endpoint': 'http://127.0.0.1:9'}})
         no_ceph = self.start('--check', '--json', overlay={
             'DEFAULT': {'instances_path': '/nowhere/instances'},
@@ -237,7 +234,7 @@ class TestImageFetch(base.LabTestCase):
                     'down.conf', mon_host='v2:127.0.0.1:9')}})
         self.assert_failed(
             self.findings(no_rights),
-            Read_from_Ceph='not permitted -> .*ceph auth caps client.other '
+            Read_from_Ceph='not permitted -> .*ceph auth caps client.image-fetch '
             "mon 'profile rbd' osd 'profile rbd-read-only pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(

@@ -28,7 +28,7 @@ class TestEventlet(modes.Modes):
         for after in (0, 8 * MIB):
             image_id = self.upload(self.large_image, 'iso')
             self.configure(rbd_stall_timeout=600)
-            with self.slow_osd(0.03):
+            with self.slow_osd():
                 request = self.service.fetch(image_id, self.out())
                 rbd = self.rbd_pid(after)
                 with self.stopped(self.cloud.ceph.osd.pid):

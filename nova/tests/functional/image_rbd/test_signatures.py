@@ -24,10 +24,6 @@ CANNOT = 'SignatureVerificationError'
 NOT_TRUSTED = 'CertificateValidationFailed'
 
 
-def setUpModule() -> None:
-    matrix.start()
-
-
 class SignedTestCase(matrix.MatrixTestCase):
     """All tests of a class use the same image."""
 
@@ -42,9 +38,9 @@ class SignedTestCase(matrix.MatrixTestCase):
     def signed(self, key_type: str = 'RSA-PSS',
                hash_method: str = 'SHA-256') -> dict[str, str]:
         """The right properties."""
-        signer = self.shared.signer(key_type)
+        signer = matrix.signer_of(key_type)
         return signer.properties(
-            self.path, self.shared.certificate_id(signer), hash_method)
+            self.path, self.certificate_id(signer), hash_method)
 
     def accepted(self, **how: Any) -> None:
         self.assert_accepted(self.image_id, self.path, **how)
@@ -70,11 +66,11 @@ class TestSignatures(SignedTestCase):
     @ddt.named_data(*(
         [key_type, key_type] for key_type in signing.KEY_TYPES))
     def test_of_another_image(self, key_type):
-        signer = self.shared.signer(key_type)
+        signer = matrix.signer_of(key_type)
         other = self.files / 'other'
         other.write_bytes(b'another image')
         self.set_properties(self.image_id, **signer.properties(
-            other, self.shared.certificate_id(signer)))
+            other, self.certificate_id(signer)))
 
         self.refused('InvalidSignature', '', fetched=True,
                      why='the signature is not of this data')
@@ -151,7 +147,7 @@ class TestSignatures(SignedTestCase):
          'cannot be used'],
         ['opaque', b'some bytes', 'opaque', 'Invalid certificate format'])
     def test_unreadable_certificate(self, payload, kind, reason):
-        secret = self.shared.barbican.store(
+        secret = self.barbican.store(
             self.cloud.session('demo'), payload, kind=kind)
         self.set_properties(self.image_id, **self.signed() | {
             'img_signature_certificate_uuid': secret})
@@ -160,7 +156,7 @@ class TestSignatures(SignedTestCase):
 
     def test_somebody_elses_certificate(self):
         secret = self.cloud.store_certificate(
-            self.shared.signer('RSA-PSS'), 'admin')
+            matrix.signer_of('RSA-PSS'), 'admin')
         self.set_properties(self.image_id, **self.signed() | {
             'img_signature_certificate_uuid': secret})
 
@@ -168,7 +164,7 @@ class TestSignatures(SignedTestCase):
 
     def test_barbican_is_down(self):
         self.set_properties(self.image_id, **self.signed())
-        daemon = self.shared.barbican.service.daemon
+        daemon = self.barbican.service.daemon
         self.addCleanup(daemon.start)
         daemon.kill()
 
@@ -183,8 +179,8 @@ class TestSignatures(SignedTestCase):
                       options={'verify_glance_signatures': False})
 
     def test_signed_before_the_upload(self):
-        path, signer = self.make_file(matrix.SIZE), self.shared.signer('DSA')
-        certificate_id = self.shared.certificate_id(signer)
+        path, signer = self.make_file(matrix.SIZE), matrix.signer_of('DSA')
+        certificate_id = self.certificate_id(signer)
         image_id = self.upload(
             path, 'raw', **signer.properties(path, certificate_id))
         self.assert_accepted(image_id, path)
@@ -198,9 +194,9 @@ class TestSignatures(SignedTestCase):
     @ddt.data('iso', 'raw')
     def test_flipped_in_ceph(self, disk_format):
         path, image_id = self.make_image(disk_format)
-        signer = self.shared.signer('RSA-PSS')
+        signer = matrix.signer_of('RSA-PSS')
         self.set_properties(image_id, **signer.properties(
-            path, self.shared.certificate_id(signer)))
+            path, self.certificate_id(signer)))
         self.flip(image_id)
 
         for cached in (False, True):
@@ -215,9 +211,9 @@ class TestSignatures(SignedTestCase):
 
     def test_makes_the_hash_redundant(self):
         path, image_id = self.make_image()
-        signer = self.shared.signer('RSA-PSS')
+        signer = matrix.signer_of('RSA-PSS')
         self.set_properties(image_id, **signer.properties(
-            path, self.shared.certificate_id(signer)))
+            path, self.certificate_id(signer)))
         self.cloud.glance.record(image_id, os_hash_value='00', checksum='00')
 
         self.assert_accepted(image_id, path)
@@ -240,10 +236,10 @@ class TestTrustedCertificates(SignedTestCase):
 
     def sign(self, signer: signing.Signer) -> None:
         self.set_properties(self.image_id, **signer.properties(
-            self.path, self.shared.certificate_id(signer)))
+            self.path, self.certificate_id(signer)))
 
     def ids(self, *signers: signing.Signer) -> list[str]:
-        return [self.shared.certificate_id(signer) for signer in signers]
+        return [self.certificate_id(signer) for signer in signers]
 
     def check(self, reason: str | None, signer: signing.Signer,
               *trusted: signing.Signer) -> None:
@@ -262,7 +258,7 @@ class TestTrustedCertificates(SignedTestCase):
                                'default_trusted_certificate_ids': ids})
 
     def test_self_signed(self):
-        signer = self.shared.signer('RSA-PSS')
+        signer = matrix.signer_of('RSA-PSS')
 
         self.check(None, signer, signer)
 
@@ -340,7 +336,7 @@ class TestTrustedCertificates(SignedTestCase):
 
     def test_one_that_is_unreadable(self):
         self.sign(self.root.issue('Leaf'))
-        secret = self.shared.barbican.store(
+        secret = self.barbican.store(
             self.cloud.session('demo'), b'no certificate')
 
         self.refused(NOT_TRUSTED, '',

@@ -17,10 +17,6 @@ CORRUPT = 'ImageUnacceptable'
 UNSIGNED = 'the signature is not of this data'
 
 
-def setUpModule() -> None:
-    matrix.start()
-
-
 @ddt.ddt
 class TestRecordedHash(matrix.MatrixTestCase):
     """One row each, of an image that Glance says other things of."""

@@ -27,7 +27,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--released', type=pathlib.Path, required=True,
                         metavar='PYTHON',
                         help='interpreter of the released Nova')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.chart and args.group not in (None, *plan.CHARTED):
+        parser.error(f'--chart shows the groups {" and ".join(plan.CHARTED)}')
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

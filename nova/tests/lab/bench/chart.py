@@ -16,7 +16,6 @@ _COLOURS = {
     plan.Way.BARE: '#999999', plan.Way.NOVA34: '#e69f00',
     plan.Way.HTTP34: '#d55e00',
 }
-_GROUPS = ('dense', 'sparse')
 _NAMES = {
     plan.Way.RBD: 'straight from Ceph', plan.Way.HTTP: 'over HTTP',
     plan.Way.BARE: 'rbd export to a file, fsync',
@@ -30,7 +29,7 @@ def draw(results: report.Results, prefix: pathlib.Path) -> None:
     :param prefix: path of the two files, without .png and .svg
     """
     figure = matplotlib.figure.Figure(figsize=(8, 6), layout='constrained')
-    groups = [group for group in _GROUPS if group in results.plan.groups]
+    groups = [group for group in plan.CHARTED if group in results.plan.groups]
     for axes, group in zip(figure.subplots(len(groups), squeeze=False).flat,
                            groups):
         _draw_group(axes, results, group)
