@@ -22,6 +22,7 @@ man_pages = [
      'fetch an image as nova-compute does', ['OpenStack'], 1),
 ]
 
+
 def _link_to_nova(app, env, node, content):
     """Let Nova's options refer to pages of Nova's own documents."""
     if node['reftype'] != 'doc' or node['refdoc'] != 'configuration':

@@ -234,8 +234,8 @@ class TestImageFetch(base.LabTestCase):
                     'down.conf', mon_host='v2:127.0.0.1:9')}})
         self.assert_failed(
             self.findings(no_rights),
-            Read_from_Ceph='not permitted -> .*ceph auth caps client.image-fetch '
-            "mon 'profile rbd' osd 'profile rbd-read-only pool=images'",
+            Read_from_Ceph='not permitted -> .*ceph auth caps '
+            "client.image-fetch mon 'profile rbd' osd 'profile rbd-read-only pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
