@@ -155,6 +155,22 @@ def _pipe_closed() -> int:
     return 128 + signal.SIGPIPE
 
 
+def _attempt(args: argparse.Namespace) -> int:
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        print('nova-image-fetch: interrupted', file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as exc:
+        if args.debug:
+            raise
+        print('nova-image-fetch: %s: %s (see --debug)' % (
+            type(exc).__name__, ' '.join(str(exc).split())), file=sys.stderr)
+        return 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command.
 
@@ -163,21 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, _end_by_signal)
-    args = None
     try:
-        args = _arguments(argv)
-        return _run(args)
+        try:
+            return _attempt(_arguments(argv))
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         return _pipe_closed()
-    except KeyboardInterrupt:
-        print('nova-image-fetch: interrupted', file=sys.stderr)
-        return 128 + signal.SIGINT
-    except Exception as exc:
-        if args is not None and args.debug:
-            raise
-        print('nova-image-fetch: %s: %s (see --debug)' % (
-            type(exc).__name__, ' '.join(str(exc).split())), file=sys.stderr)
-        return 1
 
 
 if __name__ == '__main__':

@@ -90,8 +90,8 @@ def check_options(_known: findings.Known) -> findings.Finding:
               'host. Set images_type to qcow2 or raw if disks are to be '
               'local.'))
     return findings.ok(_(
-        '[glance] allowed_direct_url_schemes = rbd, [libvirt] images_type '
-        '= %s') % CONF.libvirt.images_type)
+        'direct downloads are switched on, [libvirt] images_type = %s') %
+        CONF.libvirt.images_type)
 
 
 def check_programs(_known: findings.Known) -> findings.Finding:

@@ -138,18 +138,22 @@ def start_privileged_side() -> None:
 def check_path(path: str) -> str:
     """Return the absolute path of a file that can be made.
 
-    :raises CommandError: it exists, or its directory does not
+    :raises CommandError: it exists, or cannot be made there
     """
     path = os.path.abspath(path)
+    directory = os.path.dirname(path)
     if os.path.lexists(path):
-        raise errors.CommandError(
-            _('%s exists already. Remove it, or choose another path.') % path,
-            errors.Status.HOST)
-    if not os.path.isdir(os.path.dirname(path)):
-        raise errors.CommandError(
-            _('The directory %s does not exist.') % os.path.dirname(path),
-            errors.Status.HOST)
-    return path
+        problem = _('%s exists already. Remove it, or choose another '
+                    'path.') % path
+    elif not os.path.isdir(directory):
+        problem = _('The directory %s does not exist.') % directory
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        problem = _('%(user)s, as whom this runs, cannot write to '
+                    '%(directory)s. Choose another directory.') % {
+            'user': host.user_name(), 'directory': directory}
+    else:
+        return path
+    raise errors.CommandError(problem, errors.Status.HOST)
 
 
 def to_path(

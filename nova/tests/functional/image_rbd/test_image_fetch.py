@@ -7,7 +7,6 @@ import hashlib
 import os
 import pathlib
 import signal
-import subprocess
 from typing import ClassVar
 
 from oslo_serialization import jsonutils
@@ -136,23 +135,19 @@ class TestImageFetch(base.LabTestCase):
             rf'  bytes        {status.st_size}\n  written      \d+\n'
             r'  seconds      [\d.]+\n  MiB/s        [\d.]+\n$')
 
-    def test_to_a_path(self) -> None:
+    def test_to_a_path_over_http(self) -> None:
         path = self.make_file(SIZE, {0: 3 * MIB})
         image_id = self.upload(path, 'raw')
-        by_rbd = self.start('--to', self.out('rbd'), '--source', 'rbd',
-                            '--json', image_id)
-        by_http = self.start('--to', self.out('http'), '--source', 'http',
+        command = self.start('--to', self.out(), '--source', 'http',
                              '--json', image_id)
-        for source, command in (('rbd', by_rbd), ('http', by_http)):
-            _status, out, err = self.end(command, 0)
-            document = jsonutils.loads(out)
-            self.assertEqual(
-                (source, 'sha512', SIZE, 3 * MIB, [], ''),
-                (document['source'], document['verified_by'],
-                 document['bytes'], document['written'], document['failed'],
-                 err))
-            self.assertEqual(
-                path.read_bytes(), self.out(source).read_bytes())
+        _status, out, err = self.end(command, 0)
+        document = jsonutils.loads(out)
+        self.assertEqual(
+            ('http', 'sha512', SIZE, 3 * MIB, [], ''),
+            (document['source'], document['verified_by'],
+             document['bytes'], document['written'], document['failed'],
+             err))
+        self.assertEqual(path.read_bytes(), self.out().read_bytes())
         self.assertEqual(1, self.cloud.glance.downloads(image_id))
 
     def test_interrupted(self) -> None:
@@ -235,7 +230,8 @@ class TestImageFetch(base.LabTestCase):
         self.assert_failed(
             self.findings(no_rights),
             Read_from_Ceph='not permitted -> .*ceph auth caps '
-            "client.image-fetch mon 'profile rbd' osd 'profile rbd-read-only pool=images'",
+            "client.image-fetch mon 'profile rbd' osd 'profile rbd-read-only "
+            "pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
@@ -272,15 +268,7 @@ class TestImageFetch(base.LabTestCase):
             path, self.cloud.store_certificate(signer)))
         command = self.start('--check', image_id, overlay={
             'glance': {'verify_glance_signatures': True}})
-        # Its reader hangs up after the first line.
-        argv = self.host.enter_argv(
-            'sh', '-c', '"$@" | head -n 1', 'sh', self.program,
-            '--config-file', self.host.conf, '--check', image_id)
-        hung_up = subprocess.run(
-            list(map(str, argv)), env=self.host.environment(),
-            capture_output=True, text=True, timeout=TIMEOUT)
         _status, out, _err = self.end(command, 0)
         [line] = [line for line in out.splitlines() if 'Key manager' in line]
-        self.assertRegex(line, '^(ok|WARN)  Key manager ')
-        self.assertEqual(1, len(hung_up.stdout.splitlines()))
-        self.assertEqual('', hung_up.stderr)
+        # Its owner may read it, by whose token nova-compute asks.
+        self.assertRegex(line, '^WARN  Key manager  .*Forbidden')

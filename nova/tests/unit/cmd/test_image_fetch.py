@@ -154,18 +154,21 @@ class TestEnds(CommandTestCase):
             ZeroDivisionError, image_fetch.main, [uuids.image, '--debug'])
 
     def test_reader_has_gone(self) -> None:
-        # In a process of its own: its standard output is replaced.
-        done = subprocess.run(
-            [sys.executable, '-c',
-             'import sys\n'
-             'from nova.cmd import image_fetch\n'
-             'sys.stdout.write("x" * 100)\n'
-             'def close(args): raise BrokenPipeError\n'
-             'image_fetch._run = close\n'
-             'sys.exit(image_fetch.main(["--check"]))'],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-        self.assertEqual((141, b'', b''), (
-            done.returncode, done.stdout, done.stderr))
+        # In processes of their own: their standard output is replaced.
+        for option in ('--help', '--check'):
+            reader, writer = os.pipe()
+            os.close(reader)
+            try:
+                done = subprocess.run(
+                    [sys.executable, '-c',
+                     'import sys\n'
+                     'from nova.cmd import image_fetch\n'
+                     'image_fetch._run = print\n'
+                     f'sys.exit(image_fetch.main(["{option}"]))'],
+                    stdout=writer, stderr=subprocess.PIPE, timeout=60)
+            finally:
+                os.close(writer)
+            self.assertEqual((141, b''), (done.returncode, done.stderr))
 
 
 class TestWhatIsDone(CommandTestCase):

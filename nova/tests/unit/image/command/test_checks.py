@@ -444,6 +444,8 @@ class TestKeyManager(CheckTestCase):
         for failure, verdict, remedy in (
             (castellan_exc.Forbidden(), Verdict.WARNING,
              'the token of the user'),
+            (castellan_exc.KeyManagerError(reason='Forbidden: not yours'),
+             Verdict.WARNING, 'the token of the user'),
             (castellan_exc.ManagedObjectNotFoundError(uuid='x'),
              Verdict.FAILED, 'certificate is there'),
             (castellan_exc.KeyManagerError(reason='off'), Verdict.FAILED,

@@ -66,7 +66,7 @@ class FetchTestCase(test.NoDBTestCase):
             outcome = fetch.to_path(
                 self.context, uuids.image, '/there', self.recorder)
         called.assert_called_once_with(
-            mock.ANY, self.context, uuids.image, dest_path='/there')
+            self.context, uuids.image, dest_path='/there')
         return outcome
 
 
@@ -160,6 +160,16 @@ class TestPath(FetchTestCase):
             errors.CommandError, fetch.check_path,
             str(self.directory / 'no' / 'new'))
         self.assertIn(f'{self.directory}/no does not exist', str(error))
+
+    def test_directory_of_somebody_else(self) -> None:
+        with mock.patch.object(os, 'access', return_value=False) as access:
+            error = self.assertRaises(
+                errors.CommandError, fetch.check_path,
+                str(self.directory / 'new'))
+        access.assert_called_once_with(
+            str(self.directory), os.W_OK | os.X_OK)
+        self.assertIn(f'cannot write to {self.directory}.', str(error))
+        self.assertEqual(errors.Status.HOST, error.status)
 
 
 class TestCache(FetchTestCase):

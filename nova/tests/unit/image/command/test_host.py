@@ -89,7 +89,8 @@ class TestUser(test.NoDBTestCase):
         self.calls: list[str] = []
         for name in ('initgroups', 'setresgid', 'setresuid', 'chdir'):
             self.replace(os, name, side_effect=self.noted(name))
-        self.replace(os, 'geteuid', return_value=0)
+        self.uid = self.replace(os, 'geteuid', return_value=0)
+        self.stat = self.replace(os, 'stat')
         self.enter(mock.patch.dict(os.environ, clear=True))
 
     def enter(self, patch: ty.Any) -> mock.Mock:
@@ -104,7 +105,7 @@ class TestUser(test.NoDBTestCase):
         return lambda *args: self.calls.append('%s%s' % (name, args))
 
     def owned_by(self, uid: int) -> None:
-        self.replace(os, 'stat', return_value=mock.Mock(st_uid=uid))
+        self.stat.return_value.st_uid = uid
 
     def test_root_becomes_the_owner(self) -> None:
         entry = pwd.struct_passwd(
@@ -121,19 +122,18 @@ class TestUser(test.NoDBTestCase):
 
     def test_stays(self) -> None:
         for uid, owner in ((1000, 162), (0, 0)):
-            self.replace(os, 'geteuid', return_value=uid)
+            self.uid.return_value = uid
             self.owned_by(owner)
             host.become_service()
         self.assertEqual([], self.calls)
 
     def test_owner_of_the_state_where_there_are_no_instances(self) -> None:
-        self.replace(os, 'stat', side_effect=[
-            FileNotFoundError(), mock.Mock(st_uid=os.getuid() or 1)])
+        self.stat.side_effect = [FileNotFoundError(), mock.Mock(st_uid=1)]
         host.become_service()
-        self.assertIn('setresuid', self.calls[2])
+        self.assertEqual('setresuid(1, 1, 1)', self.calls[2])
 
     def test_nothing_is_there(self) -> None:
-        self.replace(os, 'stat', side_effect=FileNotFoundError())
+        self.stat.side_effect = FileNotFoundError()
         host.become_service()
         self.assertEqual([], self.calls)
 

@@ -8,6 +8,7 @@ from unittest import mock
 from keystoneauth1 import exceptions as ks_exc
 from keystoneauth1 import fixture as ks_fixture
 from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
 import requests_mock
 
 from nova.image.command import errors
@@ -23,6 +24,14 @@ class TestLogin(test.NoDBTestCase):
         self.requests = requests_mock.Mocker()
         self.requests.start()
         self.addCleanup(self.requests.stop)
+        # What is registered would stay in the tests' common one.
+        self.conf = cfg.ConfigOpts()
+        self.conf([], default_config_files=[])
+        patch = mock.patch.object(login, 'CONF', self.conf)
+        patch.start()
+        self.addCleanup(patch.stop)
+        for section in login.SECTIONS:
+            login._register(section)
         discovery = ks_fixture.DiscoveryList(
             'http://keystone.invalid', v2=False)
         self.requests.get(URL, json={'version': discovery.versions[0]})
@@ -34,16 +43,15 @@ class TestLogin(test.NoDBTestCase):
                            headers={'X-Subject-Token': 'token'})
 
     def credentials(self, section: str, **options: str) -> None:
-        login._register(section)
-        options = {'auth_type': 'password', 'auth_url': URL,
-                   'username': section, 'password': 'secret',
-                   'project_name': 'service', 'user_domain_id': 'default',
-                   'project_domain_id': 'default'} | options
-        ks_loading.get_auth_plugin_conf_options('password')
-        self.flags(auth_type=options.pop('auth_type'), group=section)
-        login.CONF.register_opts(
+        self.conf.set_override('auth_type', 'password', section)
+        self.conf.register_opts(
             ks_loading.get_auth_plugin_conf_options('password'), section)
-        self.flags(**options, group=section)
+        for name, value in {
+            'auth_url': URL, 'username': section, 'password': 'secret',
+            'project_name': 'service', 'user_domain_id': 'default',
+            'project_domain_id': 'default', **options,
+        }.items():
+            self.conf.set_override(name, value, section)
 
     def asked_as(self) -> str:
         body = self.requests.last_request.json()
