@@ -4,6 +4,7 @@
 
 import argparse
 from collections.abc import Sequence
+import importlib.metadata
 import os
 import signal
 import sys
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--config-dir', metavar='PATH', action='append', default=[], help=_(
             'a directory of such files; may be repeated'))
+    parser.add_argument('--version', action='version',
+                        version=importlib.metadata.version('nova'))
     parser.add_argument('--debug', action='store_true', help=_(
         "write Nova's log to standard error"))
     return parser

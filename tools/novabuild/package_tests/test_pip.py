@@ -131,6 +131,9 @@ class PipTestCase(testtools.TestCase):
         for service in ('compute', 'manage', 'status'):
             said = run(self.top / f'venv/bin/nova-{service}', '--version')
             self.assertRegex(said, r'(?m)^34\.0\.0$')
+        self.assertRegex(
+            run(self.top / 'venv/bin/nova-image-fetch', '--version'),
+            r'^34\.0\.0\+rbd\.\d+$')
         self._check_inside(json.loads(run(
             python, '-I', '-c', LOOK_INSIDE, cwd=self.top)))
         run(*pip, 'uninstall', '-y', 'nova')
