@@ -172,8 +172,11 @@ There is no other scheme; any other word stops the service with an error.
 
 Related options:
 
-* In Glance, ``show_image_direct_url`` or ``show_multiple_locations`` must let
-  Nova see the locations.
+* If an image does not show where it is, since neither
+  ``show_image_direct_url`` nor ``show_multiple_locations`` is set in Glance,
+  Nova asks Glance for it, with the credentials in the group
+  ``[service_user]``, which is set up as for service tokens. Their user needs
+  the roles ``service`` and ``admin`` by Glance's default policy.
 * :oslo.config:option:`glance.rbd_user`,
   :oslo.config:option:`glance.rbd_ceph_conf`,
   :oslo.config:option:`glance.rbd_pool`,
@@ -244,7 +247,8 @@ It needs to read the pool of the images, and nothing else::
 
 Possible values:
 
-* The name without ``client.``, such as ``nova-images``.
+* The name without ``client.``, such as ``nova-images``. With several clusters
+  it is the same in each of them.
 * Empty: the value of :oslo.config:option:`libvirt.rbd_user`, or if that is
   not set either, Ceph's own default, ``admin``.
 
@@ -261,14 +265,16 @@ Related options:
 Configuration files of the Ceph clusters that images are fetched from.
 
 A location names its cluster by fsid. It is used only if one of these files has
-the same fsid, with that file.
+the same fsid, with that file. An image that is in several of the clusters is
+fetched from the one that comes first here; if that fails, from the next.
 
 Possible values:
 
-* Paths of files, one for each cluster, separated by commas. Each file must
-  give the ``fsid`` in its section ``[global]``, and be readable by Nova. It
-  and the directories on the way to it must belong to root, and nobody else may
-  write to them.
+* Paths of files, one for each cluster, separated by commas, the nearest
+  cluster first. Each file must give the ``fsid`` in its section ``[global]``,
+  and be readable by Nova. It and the directories on the way to it must belong
+  to root, and nobody else may write to them. With several clusters, each file
+  must also say where the ``keyring`` for that cluster is.
 * Empty: the value of :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or if
   that is empty too, ``/etc/ceph/ceph.conf``.
 

@@ -33,6 +33,7 @@ from nova import exception
 from nova.i18n import _
 from nova.image import errors
 from nova.image import http
+from nova.image import locations
 from nova.image import metadata
 from nova.image import observe
 from nova.image import rbd
@@ -109,21 +110,27 @@ Handler = Callable[
     contextlib.AbstractContextManager[transfer.Source]]
 
 _HANDLERS: dict[str, Handler] = {}
+_RANKS: dict[str, locations.Rank] = {}
 
 
-def register_handler(scheme: str, handler: Handler) -> None:
+def register_handler(
+    scheme: str, handler: Handler, rank: locations.Rank | None = None,
+) -> None:
     """Make a handler known, for images with a location of this scheme.
 
     It is used where ``[glance] allowed_direct_url_schemes`` names the scheme.
 
+    :param rank: tells how far off a location is; by default all are near
     :raises ValueError: the scheme has a handler already
     """
     if scheme in _HANDLERS:
         raise ValueError('There is a handler of %r already' % scheme)
     _HANDLERS[scheme] = handler
+    if rank is not None:
+        _RANKS[scheme] = rank
 
 
-register_handler('rbd', rbd.open_source)
+register_handler('rbd', rbd.open_source, rbd.rank)
 
 
 def active_handlers() -> dict[str, Handler]:
@@ -260,6 +267,11 @@ class GlanceClientWrapper:
             self.client = self._create_static_client(
                 ty.cast(nova_context.RequestContext, context), endpoint,
                 _API_VERSION)
+
+    @property
+    def is_for_one_server(self) -> bool:
+        """Whether it calls a server that a request may have named."""
+        return self.client is not None
 
     def _create_static_client(
         self, context: nova_context.RequestContext, endpoint: str,
@@ -440,7 +452,7 @@ class GlanceImageServiceV2:
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
     ) -> None:
         size = image.get('size') or None
-        for scheme, url in self._direct_urls(image):
+        for scheme, url in self._direct_urls(context, image):
             handler = self._handlers[scheme]
             observe.current().begins(scheme, size)
             try:
@@ -476,15 +488,22 @@ class GlanceImageServiceV2:
             raise
 
     def _direct_urls(
-        self, image: metadata.ImageMeta,
-    ) -> Iterator[tuple[str, str]]:
-        """Yield scheme and URL of each location there is a handler for."""
-        # 'locations' and 'direct_url' tell the same one twice.
-        urls = {entry['url']: None for entry in image.get('locations', ())}
-        for url in urls:
-            scheme = url.partition(':')[0]
-            if scheme in self._handlers:
-                yield scheme, url
+        self, context: nova_context.RequestContext,
+        image: metadata.ImageMeta,
+    ) -> list[tuple[str, str]]:
+        """Return scheme and URL of each location to try, in that order."""
+        if not self._handlers:
+            return []
+        urls = locations.shown(image)
+        # What is shown costs no request, and no credentials of Nova's, which
+        # are not for a server that the user's request has named.
+        if not urls and not self._client.is_for_one_server:
+            urls = locations.ask(self._client, context, image['id'])
+        handled = [url for url in urls
+                   if locations.scheme(url) in self._handlers]
+        # If none is any good here, each says why when it is opened.
+        chosen = locations.nearest_first(handled, _RANKS) or handled
+        return [(locations.scheme(url), url) for url in chosen]
 
     @staticmethod
     def _transfer(

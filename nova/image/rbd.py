@@ -123,6 +123,23 @@ def find_cluster(fsid: str) -> Cluster:
         {'fsid': fsid, 'known': '; '.join(known)})
 
 
+def rank(url: str) -> int | None:
+    """Tell which of ``[glance] rbd_ceph_conf`` a location's cluster is in.
+
+    :returns: its place, counted from 0; None: the cluster is not there
+    """
+    try:
+        fsid = parse(url).fsid
+    except transfer.SourceError:
+        # Whoever opens it is told what is wrong with it.
+        return 0
+    try:
+        return list(ceph_confs()).index(find_cluster(fsid).conf)
+    except transfer.SourceError as exc:
+        LOG.debug('A location is left out: %s', exc)
+        return None
+
+
 def read_fsid(conf: str) -> str:
     """Return the fsid that a ceph.conf gives for its cluster.
 
@@ -198,6 +215,8 @@ def open_source(
     LOG.debug('Attempting to export RBD image: [pool_name: %s] '
               '[image_uuid: %s] [snapshot_name: %s] [dst_path: %s]',
               location.pool, location.image, location.snapshot, path)
+    LOG.debug('Image %s is exported from the Ceph cluster of %s',
+              location.image, cluster.conf)
     # Holes are worth a richer stream only where there are any: the formats
     # other than raw are dense.
     sparse = image['disk_format'] == 'raw'

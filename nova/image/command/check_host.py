@@ -2,12 +2,9 @@
 
 """Checks of the host itself."""
 
-import logging
 import os
 import shlex
 import shutil
-import time
-import typing as ty
 
 from oslo_concurrency import processutils
 from oslo_utils import units
@@ -19,6 +16,7 @@ from nova.image.command import errors
 from nova.image.command import fetch
 from nova.image.command import findings
 from nova.image.command import host
+from nova.image.command import overhear
 from nova.image import glance
 import nova.privsep
 import nova.privsep.rbd
@@ -33,34 +31,6 @@ _PROGRAMS = {
 
 #: How long the words of a helper that failed take to arrive, in seconds.
 _WORDS_SECONDS = 0.3
-
-
-class _Words(logging.Handler):
-    """Overhears what the privsep helper says, which only the log has."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-        self._logger = logging.getLogger('oslo.privsep.daemon')
-
-    def __enter__(self) -> ty.Self:
-        self._logger.addHandler(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None,
-                 *exc_info: object) -> None:
-        if kind is not None:
-            # A thread passes its words on, a moment later.
-            time.sleep(_WORDS_SECONDS)
-        self._logger.removeHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        _begin, found, line = record.getMessage().partition('privsep log: ')
-        if found:
-            self._lines.append(line)
-
-    def __str__(self) -> str:
-        return ' | '.join(self._lines[-3:])
 
 
 def check_configuration(_known: findings.Known) -> findings.Finding:
@@ -120,7 +90,8 @@ def check_programs(_known: findings.Known) -> findings.Finding:
 def check_helper(known: findings.Known) -> findings.Finding:
     command = CONF.nova_sys_admin.helper_command or shlex.join([
         *shlex.split(utils.get_root_helper()), 'privsep-helper'])
-    words = _Words()
+    words = overhear.Words(
+        'oslo.privsep.daemon', 'privsep log: ', _WORDS_SECONDS)
     try:
         with words:
             nova.privsep.sys_admin_pctxt.start()

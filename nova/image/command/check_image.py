@@ -18,7 +18,9 @@ from nova.image.command import fetch
 from nova.image.command import findings
 from nova.image.command import host
 from nova.image.command import login
+from nova.image.command import overhear
 from nova.image import glance
+from nova.image import locations
 from nova.image import metadata
 from nova.image import rbd
 from nova.image import transfer
@@ -96,42 +98,60 @@ def _find_image(known: findings.Known) -> metadata.ImageMeta | None:
         known.logged_in.context, filters={'status': 'active'},
         page_size=_IMAGES, limit=_IMAGES)
     shown = [_show(known, image['id']) for image in candidates]
-    in_ceph = [image for image in shown if _rbd_urls(image)]
+    in_ceph = [image for image in shown
+               if 'rbd' in map(locations.scheme, locations.shown(image))]
     return next(iter(in_ceph or shown), None)
 
 
 def check_visible(known: findings.Known) -> findings.Finding:
     image = known.image
-    if image is None:
+    if image is None or known.logged_in is None:
         return findings.skipped(_('there is no image to try; name one'))
     if image['status'] != 'active':
         raise findings.CheckFailed(
             _('The image is %s, so it has no data') % image['status'],
             _('Name an image that is active.'))
-    urls = _rbd_urls(image)
-    if not urls:
-        other = {url.partition(':')[0] for url in _urls(image)}
-        if other:
-            raise findings.CheckFailed(
-                _('Glance keeps this image elsewhere: %s') %
-                ', '.join(sorted(other)),
-                _('Name an image that is in Ceph, or have Glance store '
-                  'images there.'))
+    urls = locations.shown(image)
+    if urls:
+        api = _('shown to users as %s of the image') % (
+            'direct_url' if image.get('direct_url') in urls else 'locations')
+    else:
+        urls = _ask(known.logged_in, image['id'])
+        api = _('told to Nova by GET /v2/images/ID/locations, hidden from '
+                'users')
+    known.urls = [url for url in urls if locations.scheme(url) == 'rbd']
+    if not known.urls:
         raise findings.CheckFailed(
-            _('Glance does not tell where the image is'),
-            _('Set show_image_direct_url = true in [DEFAULT] of '
-              'glance-api.conf and restart Glance.'))
-    known.urls = urls
-    api = 'direct_url' if image.get('direct_url') in urls else 'locations'
-    return findings.ok(_('%(urls)s, shown as %(api)s of the image') % {
-        'urls': ' '.join(urls), 'api': api})
+            _('Glance keeps this image elsewhere: %s') %
+            ', '.join(sorted({locations.scheme(url) for url in urls})),
+            _('Name an image that is in Ceph, or have Glance store images '
+              'there.'))
+    return findings.ok(_('%(urls)s, %(api)s') % {
+        'urls': ' '.join(known.urls), 'api': api})
+
+
+def _ask(user: login.Login, image_id: str) -> list[str]:
+    """Ask Glance for what it hides, as a download would.
+
+    :raises CheckFailed: it does not tell
+    """
+    with overhear.Words(locations.__name__) as words:
+        urls = locations.ask(
+            glance.GlanceClientWrapper(), user.context, image_id)
+    if urls:
+        return urls
+    raise findings.CheckFailed(
+        _('Glance does not tell where the image is. %s') % words,
+        _('Give the user in [service_user] of nova.conf the roles service '
+          'and admin. Otherwise set show_image_direct_url = true in '
+          'glance-api.conf, which shows it to all users (OSSN-0090).'))
 
 
 def check_allowed(known: findings.Known) -> findings.Finding:
     if known.image is None or not known.urls:
         return findings.skipped(_('no location is known'))
     refused = []
-    for url in known.urls:
+    for url in _nearest_first(known.urls):
         try:
             location = rbd.parse(url)
             rbd.check_allowed(location, known.image['id'])
@@ -146,6 +166,11 @@ def check_allowed(known: findings.Known) -> findings.Finding:
         'Such an image is always fetched over HTTP. If it should not be, '
         'correct [glance] rbd_ceph_conf or rbd_pool, or store the image '
         'anew.'))
+
+
+def _nearest_first(urls: list[str]) -> list[str]:
+    # Those that no cluster of this host is for have a reason to give, too.
+    return locations.nearest_first(urls, {'rbd': rbd.rank}) or urls
 
 
 def check_read(known: findings.Known) -> findings.Finding:
@@ -192,16 +217,6 @@ def check_key_manager(known: findings.Known) -> findings.Finding:
             _('Nova refuses this image, by HTTP as well. Sign it, or name '
               'another one.'))
     return findings.ok(_('answers'))
-
-
-def _urls(image: metadata.ImageMeta) -> list[str]:
-    # 'locations' and 'direct_url' tell the same one twice.
-    return list(dict.fromkeys(
-        entry['url'] for entry in image.get('locations', ())))
-
-
-def _rbd_urls(image: metadata.ImageMeta) -> list[str]:
-    return [url for url in _urls(image) if url.startswith('rbd:')]
 
 
 def _read_remedy(reason: str, name: str, pool: str) -> str:

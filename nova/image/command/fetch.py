@@ -82,7 +82,7 @@ class Recorder(observe.Observer):
                 _('Image %(image)s could not be fetched by rbd: %(reason)s') %
                 {'image': self._image_id, 'reason': self.failed[-1].reason})
         return errors.CommandError(
-            _('Glance shows no rbd location of image %(image)s: see '
+            _('Glance tells no rbd location of image %(image)s: see '
               'nova-image-fetch --check %(image)s') %
             {'image': self._image_id})
 

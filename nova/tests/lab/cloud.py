@@ -127,10 +127,11 @@ class Cloud(process.LabFixture):
 
     def upload(self, path: process.Argument, disk_format: str, *,
                name: str | None = None, user: str = 'demo',
-               **properties: ty.Any) -> str:
+               store: str | None = None, **properties: ty.Any) -> str:
         """Make an image of a file.
 
         :param disk_format: such as qcow2 or raw
+        :param store: one of Glance's, where it has several
         :param properties: more of the image's fields
         :returns: the image's id
         """
@@ -140,7 +141,8 @@ class Cloud(process.LabFixture):
             name=name or path.name, disk_format=disk_format,
             **{'container_format': 'bare', **properties})
         with open(path, 'rb') as stream:
-            images.upload(image.id, stream, image_size=path.stat().st_size)
+            images.upload(image.id, stream, image_size=path.stat().st_size,
+                          backend=store)
         return image.id
 
     def store_certificate(self, signer: signing.Signer,

@@ -13,6 +13,7 @@ import typing as ty
 
 from oslo_serialization import jsonutils
 
+from nova.tests.lab import ceph as lab_ceph
 from nova.tests.lab import cloud as lab_cloud
 from nova.tests.lab import config
 from nova.tests.lab import errors
@@ -131,12 +132,28 @@ class ComputeHost(process.LabFixture):
 
     def _write_ceph_client(self) -> None:
         """A keyring of least rights, and a ceph.conf that points to it."""
-        source = self.cloud.ceph.create_user(CEPH_USER, {
+        self._write_client_of(
+            self.cloud.ceph, self.ceph_conf, self.keyring)
+
+    def add_cluster(self, ceph: lab_ceph.Ceph, name: str) -> pathlib.Path:
+        """Make the host a client of another cluster.
+
+        :param name: for its files
+        :returns: the path of its ceph.conf
+        """
+        conf = self.directory / f'{name}.conf'
+        self._write_client_of(
+            ceph, conf,
+            self.directory / f'{name}.client.{CEPH_USER}.keyring')
+        return conf
+
+    def _write_client_of(self, ceph: lab_ceph.Ceph, conf: pathlib.Path,
+                         keyring: pathlib.Path) -> None:
+        source = ceph.create_user(CEPH_USER, {
             'mon': 'profile rbd',
             'osd': f'profile rbd-read-only pool={glance.POOL}'})
-        config.write(self.keyring, source.read_text(), 0o600)
-        config.write(self.ceph_conf, config.render(
-            self.cloud.ceph.client_options(self.keyring)))
+        config.write(keyring, source.read_text(), 0o600)
+        config.write(conf, config.render(ceph.client_options(keyring)))
 
     def configure(self, options: config.Options | None = None) -> None:
         """Write nova.conf anew, with other options over the usual ones."""

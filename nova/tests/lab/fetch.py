@@ -40,6 +40,7 @@ from nova import context as nova_context
 from nova.image import glance
 from nova import objects
 import nova.privsep
+from nova import service_auth
 from nova import utils
 from nova.virt.libvirt import imagebackend
 from nova.virt.libvirt import imagecache
@@ -287,6 +288,8 @@ def _serve(context: nova_context.RequestContext,
         recorder.lines.clear()
         if not CONF.reload_config_files():
             raise SystemExit('nova.conf cannot be read')
+        # Logins are kept for as long as the service runs.
+        service_auth.reset_globals()
         request = jsonutils.loads(line)
         _print(_attempt(context, recorder, request['image_id'],
                         request['path'], request['trusted_certs'],

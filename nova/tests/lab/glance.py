@@ -18,11 +18,24 @@ from nova.tests.lab import wsgi
 POOL = 'images'
 CEPH_USER = 'glance'
 
+_STORES = ['ceph:rbd']
+
 _DOWNLOAD = re.compile(r'"GET /v2/images/([^/ ]+)/file ')
+
+
+def _rbd_store(ceph: lab_ceph.Ceph) -> dict[str, config.Value | None]:
+    return {
+        'rbd_store_pool': POOL,
+        'rbd_store_user': CEPH_USER,
+        'rbd_store_ceph_conf': ceph.conf,
+        'rbd_store_chunk_size': '8',
+    }
 
 
 class Glance(process.LabFixture):
     """An image service whose one store is the pool ``images``.
+
+    More stores, in other clusters, come by store_options().
 
     :ivar url: its endpoint
     :ivar access_log: one line per request, written when it ends
@@ -75,9 +88,7 @@ class Glance(process.LabFixture):
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for name in ('staging', 'tasks'):
             (self.directory / name).mkdir()
-        self._ceph.create_pool(POOL)
-        self._ceph.create_user(CEPH_USER, {
-            'mon': 'profile rbd', 'osd': f'profile rbd pool={POOL}'})
+        self._make_pool(self._ceph)
         database = config.write(
             self.directory / 'database.conf',
             config.render(self._database()), 0o600)
@@ -85,6 +96,22 @@ class Glance(process.LabFixture):
             [self._venv.program('glance-manage'), '--config-file', database,
              'db_sync'], cwd=self.directory)
         self._prepared = True
+
+    def _make_pool(self, ceph: lab_ceph.Ceph) -> None:
+        ceph.create_pool(POOL)
+        ceph.create_user(CEPH_USER, {
+            'mon': 'profile rbd', 'osd': f'profile rbd pool={POOL}'})
+
+    def store_options(self, name: str, ceph: lab_ceph.Ceph) -> config.Options:
+        """Make room in another cluster; return the options of a store there.
+
+        They are for restart(). The first store remains the default.
+        """
+        self._make_pool(ceph)
+        return {
+            'DEFAULT': {'enabled_backends': [*_STORES, f'{name}:rbd']},
+            name: _rbd_store(ceph),
+        }
 
     @property
     def conf(self) -> pathlib.Path:
@@ -109,7 +136,7 @@ class Glance(process.LabFixture):
         return {
             'DEFAULT': {
                 'use_stderr': True,
-                'enabled_backends': ['ceph:rbd'],
+                'enabled_backends': _STORES,
             },
             'keystone_authtoken': {
                 **self._keystone.credentials('glance'),
@@ -122,12 +149,7 @@ class Glance(process.LabFixture):
                     'etc', 'glance', 'glance-api-paste.ini'),
             },
             'glance_store': {'default_backend': 'ceph'},
-            'ceph': {
-                'rbd_store_pool': POOL,
-                'rbd_store_user': CEPH_USER,
-                'rbd_store_ceph_conf': self._ceph.conf,
-                'rbd_store_chunk_size': '8',
-            },
+            'ceph': _rbd_store(self._ceph),
             'os_glance_staging_store': {
                 'filesystem_store_datadir': here / 'staging',
             },
@@ -165,6 +187,11 @@ class Glance(process.LabFixture):
     def downloads(self, image_id: str) -> int:
         """How often the data of an image was fetched over HTTP so far."""
         return count_downloads(self.access_log, image_id)
+
+    def questions(self, image_id: str) -> int:
+        """How often somebody has asked where an image is so far."""
+        return self.access_log.read_text(encoding='utf-8').count(
+            f'"GET /v2/images/{image_id}/locations ')
 
 
 def count_downloads(access_log: pathlib.Path, image_id: str) -> int:

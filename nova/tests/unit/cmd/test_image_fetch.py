@@ -165,7 +165,8 @@ class TestEnds(CommandTestCase):
                      'from nova.cmd import image_fetch\n'
                      'image_fetch._run = print\n'
                      f'sys.exit(image_fetch.main(["{option}"]))'],
-                    stdout=writer, stderr=subprocess.PIPE, timeout=60)
+                    stdout=writer, stderr=subprocess.PIPE, timeout=60,
+                    env=os.environ | {'PYTHONUNBUFFERED': ''})
             finally:
                 os.close(writer)
             self.assertEqual((141, b''), (done.returncode, done.stderr))

@@ -59,9 +59,13 @@ class Image(dict[str, ty.Any]):
 class FakeGlance:
     """Answers as GlanceClientWrapper does: one image, and its data."""
 
+    is_for_one_server = False
+
     def __init__(self, image: Image) -> None:
         self.image = image
         self.body: bytes | None = RIGHT
+        #: What it tells services of where the image is.
+        self.hidden: list[str] = []
         #: Raised instead of an answer, or where the body ends.
         self.refusal: Exception | None = None
         self.broken: Exception | None = None
@@ -77,6 +81,8 @@ class FakeGlance:
         self.methods.append(method)
         if method == 'get':
             return self.image
+        if method == 'get_image_locations':
+            return [{'url': url, 'metadata': {}} for url in self.hidden]
         assert method == 'data', method
         if self.refusal is not None:
             raise self.refusal
@@ -168,6 +174,12 @@ class DownloadTestCase(test.NoDBTestCase):
         self.glance = FakeGlance(self.image)
         self.useFixture(fixtures.MockPatch(
             'nova.image.glance._HANDLERS', {'rbd': rbd.open_source}))
+        self.useFixture(fixtures.MockPatch(
+            'nova.image.glance._RANKS', {'rbd': rbd.rank}))
+        self.login = self.useFixture(fixtures.MockPatchObject(
+            nova_context, 'get_nova_service_user_context',
+            return_value=nova_context.RequestContext(
+                uuids.nova, uuids.service, overwrite=False))).mock
 
     def locate(self, *urls: str) -> None:
         self.image['locations'] = [
@@ -329,6 +341,8 @@ class TestSources(DownloadTestCase):
             self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual([], self.warnings(logs))
+        self.assertEqual(['get', 'get_image_locations', 'data'],
+                         self.glance.methods)
 
     def test_locations_of_other_schemes(self) -> None:
         handler = self.handle()
@@ -450,6 +464,137 @@ class TestSources(DownloadTestCase):
         self.assertEqual(
             test_transfer.digest(RIGHT),
             test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+
+
+class TestHiddenLocations(DownloadTestCase):
+    """Glance is asked where an image is that does not say so itself."""
+
+    def hide(self, *outcomes: bytes | Exception) -> FakeHandler:
+        handler = self.handle(*outcomes)
+        self.glance.hidden = [
+            entry['url'] for entry in self.image.pop('locations')]
+        return handler
+
+    def questions(self) -> int:
+        return self.glance.methods.count('get_image_locations')
+
+    def test_asked_after_the_user_has_seen_the_image(self) -> None:
+        handler = self.hide(broken(), RIGHT)
+        with self.assertNoLogs('nova.image.locations', 'INFO'):
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
+        self.assertEqual(['get', 'get_image_locations'], self.glance.methods)
+
+    def test_user_does_not_see_the_image(self) -> None:
+        self.hide(RIGHT)
+        call = mock.Mock(side_effect=glance_exc.HTTPNotFound())
+        with mock.patch.object(self.glance, 'call', call):
+            self.assertRaises(exception.ImageNotFound, self.download)
+        call.assert_called_once_with(
+            self.context, 2, 'get', args=(uuids.image,))
+        self.login.assert_not_called()
+
+    def test_not_asked_where_they_are_shown(self) -> None:
+        handler = self.handle(broken(), RIGHT)
+        self.glance.hidden = ['mem://hidden']
+        self.locate('mem://0')
+        self.download()
+        self.locate('file:///x')
+        self.download()
+        del self.image['locations']
+        self.image['direct_url'] = 'mem://1'
+        self.download()
+        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
+        self.assertEqual(2, self.glance.methods.count('data'))
+        self.assertEqual(0, self.questions())
+        self.login.assert_not_called()
+
+    def test_not_asked_where_it_is_not_switched_on(self) -> None:
+        self.hide(RIGHT)
+        self.flags(allowed_direct_url_schemes=[], group='glance')
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual(0, self.questions())
+        self.login.assert_not_called()
+
+    def test_server_named_by_the_request_gets_no_credentials(self) -> None:
+        self.hide(RIGHT)
+        with mock.patch.object(FakeGlance, 'is_for_one_server', True):
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual(0, self.questions())
+        self.login.assert_not_called()
+
+    def test_which_client_is_for_one_server(self) -> None:
+        with mock.patch('glanceclient.Client'):
+            for service, expected in (
+                (glance.get_default_image_service(), False),
+                (glance.get_remote_image_service(
+                    self.context, uuids.image)[0], False),
+                (glance.get_remote_image_service(
+                    self.context, 'http://x/v2/images/' + uuids.image)[0],
+                 True),
+            ):
+                self.assertIs(expected, service._client.is_for_one_server)
+
+    def test_not_asked_for_a_stream(self) -> None:
+        self.hide(RIGHT)
+        self.download(dst_path=None)
+        self.assertEqual(0, self.questions())
+
+    def test_other_schemes(self) -> None:
+        handler = self.hide(RIGHT)
+        self.glance.hidden = ['file:///x', 'rbd://x', 'mem://0', 'swift://x']
+        self.download()
+        self.assertEqual(['mem://0'], handler.urls)
+        self.glance.hidden = ['file:///x']
+        self.download()
+        self.assertEqual(1, self.glance.methods.count('data'))
+
+    def test_no_credentials(self) -> None:
+        self.hide(RIGHT)
+        self.login.side_effect = exception.InvalidConfiguration('x')
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual(0, self.questions())
+
+
+class TestRanks(DownloadTestCase):
+    """Several places to have an image from."""
+
+    def rank(self, **ranks: int | None) -> None:
+        glance._RANKS['mem'] = lambda url: ranks[url.partition('://')[2]]
+        self.locate(*('mem://' + name for name in ranks))
+
+    def test_nearest_first(self) -> None:
+        handler = self.handle(broken(), broken(), RIGHT)
+        self.rank(far=7, nowhere=None, near=0, beside=1)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(
+            ['mem://near', 'mem://beside', 'mem://far'], handler.urls)
+        # Nobody need know of the place that is of no use here.
+        self.assertEqual(2, len(self.warnings(logs)))
+
+    def test_all_are_of_no_use(self) -> None:
+        """Then the log says why."""
+        handler = self.handle(broken(), broken())
+        self.rank(a=None, b=None)
+        with self.logged() as logs:
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual(['mem://a', 'mem://b'], handler.urls)
+        self.assertEqual(2, len(self.warnings(logs)))
+
+    def test_registered_with_the_handler(self) -> None:
+        def rank(_url: str) -> int | None:
+            return 0
+
+        glance.register_handler('near', FakeHandler(), rank)
+        glance.register_handler('any', FakeHandler())
+        self.assertEqual({'rbd': rbd.rank, 'near': rank}, glance._RANKS)
 
 
 class TestFailures(DownloadTestCase):

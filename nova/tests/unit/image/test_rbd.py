@@ -171,6 +171,41 @@ class TestClusters(RbdTestCase):
             [call.args[0] for call in read_fsid.mock_calls])
 
 
+class TestRank(RbdTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.make_conf('other', f'[global]\nfsid = {OTHER_FSID}')
+        self.other_url = URL.replace(FSID, OTHER_FSID)
+
+    def ranks(self, *confs: str) -> tuple[int | None, int | None]:
+        self.flags(rbd_ceph_conf=list(confs), group='glance')
+        return rbd.rank(URL), rbd.rank(self.other_url)
+
+    def test_place_of_the_cluster(self) -> None:
+        self.assertEqual((0, 1), self.ranks(self.conf, self.other))
+        self.assertEqual((1, 0), self.ranks(self.other, self.conf))
+        self.assertEqual((0, None), self.ranks(self.conf))
+        self.assertEqual((0, None), self.ranks(self.conf, self.conf))
+
+    def test_unreadable_files_keep_their_places(self) -> None:
+        missing = os.path.join(self.directory, 'missing')
+        broken = self.make_conf('broken', '[client]')
+        self.assertEqual(
+            (3, 1), self.ranks(missing, self.other, broken, self.conf))
+        self.assertEqual((None, None), self.ranks(missing, broken))
+
+    def test_default(self) -> None:
+        self.flags(images_rbd_ceph_conf=self.other, group='libvirt')
+        self.assertEqual((None, 0), self.ranks())
+
+    def test_fsid_in_capitals(self) -> None:
+        self.assertEqual(0, rbd.rank(URL.replace(FSID, FSID.upper())))
+
+    def test_what_is_no_location_is_left_to_be_opened(self) -> None:
+        for url in ('rbd://image', 'rbd:', URL + '/x'):
+            self.assertEqual(0, rbd.rank(url))
+
+
 class FakeExport:
     """Stands where the privileged side is called: writes into the FIFO."""
 

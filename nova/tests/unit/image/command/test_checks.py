@@ -24,6 +24,7 @@ from nova.image.command import errors
 from nova.image.command import findings
 from nova.image.command import login
 from nova.image import glance
+from nova.image import locations
 from nova.image import rbd
 from nova.image import transfer
 import nova.privsep
@@ -299,6 +300,7 @@ class TestGlance(CheckTestCase):
         self.assert_found(
             Verdict.OK, f'http://g answers; image {uuids.image}, iso, 0.0 MiB',
             '^$', check_image.check_glance)
+        assert self.known.image is not None
         self.assertEqual(uuids.image, self.known.image['id'])
 
     def test_no_image(self) -> None:
@@ -336,20 +338,41 @@ class TestGlance(CheckTestCase):
                           check_image.check_visible)
 
     def test_visible(self) -> None:
+        self.log_in()
         for fields, verdict, detail, remedy in (
             ({'status': 'queued'}, Verdict.FAILED, 'is queued', 'active'),
-            ({}, Verdict.FAILED, 'does not tell',
-             'show_image_direct_url = true'),
             ({'locations': [{'url': 'file:///x'}]}, Verdict.FAILED,
              'elsewhere: file$', 'Name an image'),
-            ({'locations': [{'url': URL}]}, Verdict.OK,
-             f'^{URL}, shown as locations', '^$'),
+            ({'locations': [{'url': URL}, {'url': 'file:///x'}]}, Verdict.OK,
+             f'^{URL}, shown to users as locations', '^$'),
             ({'locations': [{'url': URL}, {'url': URL}], 'direct_url': URL},
-             Verdict.OK, f'^{URL}, shown as direct_url', '^$'),
+             Verdict.OK, f'^{URL}, shown to users as direct_url', '^$'),
         ):
             self.show(**fields)
             self.assert_found(verdict, detail, remedy,
                               check_image.check_visible)
+
+    def test_hidden(self) -> None:
+        self.log_in()
+        self.show()
+        assert self.known.logged_in is not None
+        ask = self.replace(locations, 'ask', return_value=[URL])
+        self.assert_found(
+            Verdict.OK, f'^{URL}, told to Nova by GET .*, hidden from users',
+            '^$', check_image.check_visible)
+        ask.assert_called_once_with(
+            mock.ANY, self.known.logged_in.context, uuids.image)
+        self.assertEqual([URL], self.known.urls)
+
+        def refuse(*_args: object) -> list[str]:
+            locations.LOG.warning('Glance refuses %s', 'it')
+            return []
+
+        ask.side_effect = refuse
+        self.assert_found(
+            Verdict.FAILED, 'does not tell where the image is. Glance refuses '
+            'it$', 'the roles service and admin.*show_image_direct_url',
+            check_image.check_visible)
 
     def test_allowed(self) -> None:
         self.show()
@@ -361,6 +384,7 @@ class TestGlance(CheckTestCase):
         self.assert_found(Verdict.OK, f'pool images of the cluster in {CONF}',
                           '^$', check_image.check_allowed)
         self.assertEqual(URL, self.known.url)
+        # As many as there are, where the host has none of their clusters.
         cluster.side_effect = transfer.SourceError(reason='Not ours')
         self.assert_found(
             Verdict.FAILED, 'not of the form.*; Not ours$', 'over HTTP',
@@ -375,14 +399,10 @@ class TestRead(CheckTestCase):
         self.known.url = URL
         self.known.location = rbd.parse(URL)
         self.known.answering.add(FSID)
-
-    @contextlib.contextmanager
-    def open_source(self, *_args: object) -> ty.Iterator[transfer.Source]:
-        yield self.source
+        self.open = self.replace(rbd, 'open_source')
 
     def read(self, source: transfer.Source) -> None:
-        self.source = source
-        self.replace(rbd, 'open_source', side_effect=self.open_source)
+        self.open.return_value = contextlib.nullcontext(source)
 
     def test_read(self) -> None:
         for extents in ([(0, b'data')], []):
@@ -399,8 +419,7 @@ class TestRead(CheckTestCase):
             ('(2) No such file or directory', 'not in Ceph any more'),
             ('No byte came for 60 seconds', 'ceph health detail'),
         ):
-            self.replace(rbd, 'open_source',
-                         side_effect=transfer.SourceError(reason=reason))
+            self.open.side_effect = transfer.SourceError(reason=reason)
             self.assert_found(Verdict.FAILED, reason[4:], remedy,
                               check_image.check_read)
 

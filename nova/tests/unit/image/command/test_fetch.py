@@ -94,7 +94,7 @@ class TestOutcome(FetchTestCase):
         for attempts, reason in (
             ((('rbd', 'no cable'), ('http', None)),
              f'Image {uuids.image} could not be fetched by rbd: no cable'),
-            ((('http', None),), 'Glance shows no rbd location of image '
+            ((('http', None),), 'Glance tells no rbd location of image '
              f'{uuids.image}: see nova-image-fetch --check {uuids.image}'),
         ):
             self.recorder = self.record('rbd')
