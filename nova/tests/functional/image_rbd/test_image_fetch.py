@@ -106,7 +106,7 @@ class TestImageFetch(base.LabTestCase):
         fsid, account = self.cloud.ceph.fsid, self.host.account.name
         for words in (
             f'{self.host.conf}, read as {account}',
-            f'{fsid} answers client.nova', 'shown as direct_url of the image',
+            f'{fsid} answers client.nova', '/snap, shown to users as direct_url of the image',
             f'rbd://{fsid}/images/{image_id}/snap', 'by O_DIRECT',
             'client.nova reads the image in pool images',
             'nova in project service, of [service_user], with roles: admin',
@@ -261,14 +261,22 @@ class TestImageFetch(base.LabTestCase):
             image_id, err)
         self.assertEqual([], os.listdir(self.out().parent))
 
-    def test_certificate_of_a_tenant(self) -> None:
+    def test_hidden_from_tenants(self) -> None:
+        """Nova is told where it is, and has to have the tenant's own token
+        for the certificate: that nova-compute has.
+        """
         path = self.make_file(MIB)
         signer = signing.certify('Signer', 'ECC_SECP384R1')
         image_id = self.upload(path, 'raw', **signer.properties(
             path, self.cloud.store_certificate(signer)))
-        command = self.start('--check', image_id, overlay={
-            'glance': {'verify_glance_signatures': True}})
-        _status, out, _err = self.end(command, 0)
-        [line] = [line for line in out.splitlines() if 'Key manager' in line]
-        # Its owner may read it, by whose token nova-compute asks.
-        self.assertRegex(line, '^WARN  Key manager  .*Forbidden')
+        with self.glance_options(
+                {'DEFAULT': {'show_image_direct_url': False}}):
+            command = self.start('--check', image_id, overlay={
+                'glance': {'verify_glance_signatures': True}})
+            _status, out, _err = self.end(command, 0)
+        lines = {line[6:26].strip(): line for line in out.splitlines()}
+        self.assertRegex(
+            lines['Location'], f'^ok .* rbd://.*/{image_id}/snap, told to '
+            'Nova by GET /v2/images/ID/locations, hidden from users$')
+        self.assertRegex(lines['Read from Ceph'], '^ok ')
+        self.assertRegex(lines['Key manager'], '^WARN .*Forbidden')
