@@ -106,8 +106,9 @@ class TestImageFetch(base.LabTestCase):
         fsid, account = self.cloud.ceph.fsid, self.host.account.name
         for words in (
             f'{self.host.conf}, read as {account}',
-            f'{fsid} answers client.nova', '/snap, shown to users as direct_url of the image',
-            f'rbd://{fsid}/images/{image_id}/snap', 'by O_DIRECT',
+            f'{fsid} answers client.nova', 'by O_DIRECT',
+            f'rbd://{fsid}/images/{image_id}/snap, shown to users as '
+            'direct_url of the image',
             'client.nova reads the image in pool images',
             'nova in project service, of [service_user], with roles: admin',
         ):
