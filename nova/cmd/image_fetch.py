@@ -90,61 +90,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _fetch(args: argparse.Namespace) -> int:
-    from nova.image.command import display
-    from nova.image.command import errors
-    from nova.image.command import fetch
-    from nova.image.command import login
-    source = args.source or 'auto'
-    fetch.choose_source(source)
-    path = fetch.check_path(args.to) if args.to else None
-    context = login.log_in().context
-    fetch.start_privileged_side()
-    with display.progress(args.json) as progress:
-        recorder = fetch.Recorder(progress, args.image_id, source)
-        if path:
-            outcome = fetch.to_path(context, args.image_id, path, recorder)
-        else:
-            outcome = fetch.to_cache(context, args.image_id, recorder)
-    display.show_outcome(outcome, args.json)
-    return errors.Status.DONE
-
-
-def _check(args: argparse.Namespace) -> int:
-    from nova.image.command import checks
-    from nova.image.command import display
-    from nova.image.command import errors
-    fine = display.show_findings(checks.run(args.image_id), args.json)
-    return errors.Status.DONE if fine else errors.Status.FAILED
-
-
 def _run(args: argparse.Namespace) -> int:
     # One image at a time needs no green threads, whatever nova.conf has for
     # the service.
     os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = 'true'
     from nova import monkey_patch
     monkey_patch.patch(backend='threading')
-    from nova.image.command import errors
-    from nova.image.command import host
-    # The working directory may change with the user.
-    args.to = args.to and os.path.abspath(args.to)
-    try:
-        host.configure(args.config_file, args.config_dir, args.debug)
-        host.become_service()
-        host.prepare()
-        return (_check if args.check else _fetch)(args)
-    except errors.CommandError as exc:
-        _complain(str(exc), exc.status, args.json)
-        return exc.status
-
-
-def _complain(message: str, status: int, as_json: bool) -> None:
-    if as_json:
-        from nova.image.command import display
-        display.show_json(
-            {'result': 'failed', 'error': message, 'status': int(status)})
-    else:
-        print(f'nova-image-fetch: {message}', file=sys.stderr, flush=True)
+    from nova.image.command import run
+    return run.run(args)
 
 
 def _end_by_signal(number: int, _frame: types.FrameType | None) -> ty.NoReturn:

@@ -43,6 +43,9 @@ def check_options(_known: findings.Known) -> findings.Finding:
     try:
         handlers = glance.active_handlers()
     except exception.InvalidConfiguration as exc:
+        # As Nova refuses to do anything with it, the other checks could not
+        # be made.
+        CONF.set_override('allowed_direct_url_schemes', ['rbd'], 'glance')
         raise findings.CheckFailed(
             host.describe(exc),
             _('Correct [glance] allowed_direct_url_schemes in nova.conf; '

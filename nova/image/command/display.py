@@ -136,6 +136,15 @@ def show_json(document: dict[str, ty.Any]) -> None:
     print(jsonutils.dumps(document, indent=2), flush=True)
 
 
+def show_error(message: str, status: int, as_json: bool) -> None:
+    """Say why there is nothing to show."""
+    if as_json:
+        show_json({'result': 'failed', 'error': message,
+                   'status': int(status)})
+    else:
+        complain(f'nova-image-fetch: {message}')
+
+
 def show_outcome(outcome: fetch.Outcome, as_json: bool) -> None:
     """Print what came of a fetch."""
     if as_json:

@@ -129,6 +129,8 @@ def start_privileged_side() -> None:
 
     In nova-compute it runs already; the time it takes to start is not the
     download's. What keeps it from starting is found out by the download.
+
+    :raises nova.exception.InvalidConfiguration: see glance.active_handlers()
     """
     if glance.active_handlers():
         with contextlib.suppress(Exception):
@@ -186,7 +188,7 @@ def to_cache(
     directory = cache_directory()
     path = os.path.join(directory, name)
 
-    # The names of both locks are those of nova.virt.libvirt.imagebackend.
+    # The lock is that of nova.virt.libvirt.imagebackend.
     @utils.synchronized(name, external=True,
                         lock_path=os.path.join(CONF.instances_path, 'locks'))
     def fill() -> None:

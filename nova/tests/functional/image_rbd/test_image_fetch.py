@@ -225,7 +225,7 @@ class TestImageFetch(base.LabTestCase):
         no_ceph = self.start('--check', '--json', overlay={
             'DEFAULT': {'instances_path': '/nowhere/instances'},
             'glance': {
-                'allowed_direct_url_schemes': '', 'rbd_connect_timeout': 1,
+                'allowed_direct_url_schemes': 'ftp', 'rbd_connect_timeout': 1,
                 'rbd_ceph_conf': self.ceph_conf(
                     'down.conf', mon_host='v2:127.0.0.1:9')}})
         self.assert_failed(
@@ -236,7 +236,7 @@ class TestImageFetch(base.LabTestCase):
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
-            Options='switched off -> Set .*allowed_direct_url_schemes = rbd',
+            Options='no handler for: ftp.* -> Correct .*direct_url_schemes',
             Cluster='No monitor answered within 1 seconds -> See mon host',
             Image_cache='instances_path is /nowhere/instances')
         foreign = self.ceph_conf('foreign.conf')

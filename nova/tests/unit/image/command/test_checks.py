@@ -122,6 +122,8 @@ class TestHost(CheckTestCase):
             self.flags(images_type=images_type, group='libvirt')
             self.assert_found(verdict, detail, remedy,
                               check_host.check_options)
+            # The other checks need one that Nova takes.
+            self.assertIsInstance(glance.active_handlers(), dict)
 
     def test_programs(self) -> None:
         there = {'rbd', 'ceph', 'setpriv'}
