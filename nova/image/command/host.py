@@ -7,11 +7,14 @@ Otherwise what the command sees says little about what nova-compute will see.
 """
 
 from collections.abc import Sequence
+import contextlib
+import fcntl
 import logging as py_logging
 import os
 import pwd
 import re
 import shlex
+import termios
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -154,5 +157,23 @@ def user_name() -> str:
 
 def prepare() -> None:
     """Do what the start of nova-compute does, as far as images need it."""
+    _leave_terminal()
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
     objects.register_all()
+
+
+def _leave_terminal() -> None:
+    """Have no controlling terminal, as a service has none.
+
+    Where sudo would ask for a password it fails instead, as it does for
+    nova-compute. Ctrl-C still comes: it goes by the process group.
+    """
+    # For a session's first process, all others would be hung up.
+    if os.getsid(0) == os.getpid():
+        return
+    with contextlib.suppress(OSError):
+        fd = os.open('/dev/tty', os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, termios.TIOCNOTTY)
+        finally:
+            os.close(fd)

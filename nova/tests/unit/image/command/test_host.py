@@ -5,6 +5,7 @@
 import logging
 import os
 import pathlib
+import pty
 import pwd
 import tempfile
 import typing as ty
@@ -146,3 +147,43 @@ class TestUser(test.NoDBTestCase):
         self.assertEqual(errors.Status.HOST, error.status)
         self.assertEqual([], self.calls)
         self.assertEqual('0', host.user_name())
+
+
+def has_terminal() -> bool:
+    try:
+        os.close(os.open('/dev/tty', os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+class TestTerminal(test.NoDBTestCase):
+    """In processes of their own, on a terminal of their own."""
+
+    def leave(self, first: bool) -> str:
+        """What there was before and after.
+
+        :param first: leave it by the first process of the session
+        """
+        pid, terminal = pty.fork()
+        if pid == 0:
+            try:
+                child = 0 if first else os.fork()
+                if child:
+                    os.waitpid(child, 0)
+                else:
+                    before = has_terminal()
+                    host._leave_terminal()
+                    os.write(1, b'%d %d.' % (before, has_terminal()))
+            finally:
+                os._exit(0)
+        self.addCleanup(os.close, terminal)
+        said = os.read(terminal, 4096).decode()
+        os.waitpid(pid, 0)
+        return said
+
+    def test_left(self) -> None:
+        self.assertEqual('1 0.', self.leave(first=False))
+
+    def test_first_process_of_its_session(self) -> None:
+        self.assertEqual('1 1.', self.leave(first=True))
