@@ -170,7 +170,8 @@ def check_allowed(known: findings.Known) -> findings.Finding:
 
 def _nearest_first(urls: list[str]) -> list[str]:
     # Those that no cluster of this host is for have a reason to give, too.
-    return locations.nearest_first(urls, {'rbd': rbd.rank}) or urls
+    near = locations.nearest_first(urls, {'rbd': rbd.rank})
+    return near + [url for url in urls if url not in near]
 
 
 def check_read(known: findings.Known) -> findings.Finding:
