@@ -22,6 +22,7 @@ from oslo_log import log as logging
 import nova.conf
 from nova import context as nova_context
 from nova import exception
+from nova.i18n import _
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -34,6 +35,17 @@ _REFUSED = (glance_exc.HTTPForbidden, glance_exc.HTTPNotFound)
 #: Tells how far off a location is, the nearest being 0; None: it is of no use
 #: to this host.
 Rank = Callable[[str], int | None]
+
+
+class NotTold(exception.NovaException):
+    """Where an image is remains hidden; the message says why.
+
+    :ivar of_all_images: whether that is the same for every image
+    """
+
+    def __init__(self, message: str, *, of_all_images: bool = False) -> None:
+        super().__init__(message)
+        self.of_all_images = of_all_images
 
 
 class Client(Protocol):
@@ -78,6 +90,24 @@ def scheme(url: str) -> str:
 def ask(
     client: Client, context: nova_context.RequestContext, image_id: str,
 ) -> list[str]:
+    """Return all URLs of an image; see read().
+
+    :returns: nothing, with a warning, where Glance does not tell
+    """
+    try:
+        return read(client, context, image_id)
+    except NotTold as error:
+        # There is still HTTP.
+        if error.of_all_images:
+            _warn_once(str(error))
+        else:
+            LOG.warning('%s', error)
+        return []
+
+
+def read(
+    client: Client, context: nova_context.RequestContext, image_id: str,
+) -> list[str]:
     """Return all URLs of an image, as Glance tells them to services.
 
     Glance may tell Nova of images that the user must not see: to be called
@@ -85,46 +115,48 @@ def ask(
 
     :param client: calls the Glance that is to get Nova's own credentials
     :param context: the user's request
-    :returns: nothing, with a warning, where Glance does not tell
+    :raises NotTold: Nova has no credentials, or Glance does not tell
     """
-    try:
-        own = nova_context.get_nova_service_user_context()
-    except exception.InvalidConfiguration:
-        _warn_once(
-            'Glance hides where images are, and [service_user] in nova.conf '
-            'has no credentials to ask for it: images are fetched over HTTP. '
-            'Set auth_type there, and what it needs, as for service tokens.')
-        return []
-    except Exception as error:
-        # There is still HTTP.
-        LOG.warning(
-            'Nova cannot log in with the credentials of [service_user] to '
-            'ask Glance where image %(image)s is: %(reason)s',
-            {'image': image_id, 'reason': _describe(error)})
-        return []
+    own = _log_in(image_id)
     own.global_request_id = context.global_id
     try:
         return list(dict.fromkeys(
-            entry['url'] for entry in _read(client, own, context, image_id)))
-    except glance_exc.HTTPNotImplemented:
-        _warn_once(
+            entry['url'] for entry in _call(client, own, context, image_id)))
+    except glance_exc.HTTPNotImplemented as error:
+        raise NotTold(_(
             'Glance hides where images are, and has no API to ask for it, '
             'which came with version 2.17: images are fetched over HTTP. Let '
-            'it show them, by show_image_direct_url, or upgrade it.')
+            'it show them, by show_image_direct_url, or upgrade it.'),
+            of_all_images=True) from error
     except _REFUSED as error:
-        LOG.warning(
+        raise NotTold(_(
             'Glance does not tell Nova where image %(image)s is. By default '
             'the user in [service_user] of nova.conf needs the roles service '
-            'and admin for that: %(reason)s',
-            {'image': image_id, 'reason': error})
+            'and admin for that: %(reason)s') %
+            {'image': image_id, 'reason': error}) from error
     except Exception as error:
-        LOG.warning(
-            'Glance has not told where image %(image)s is: %(reason)s',
-            {'image': image_id, 'reason': _describe(error)})
-    return []
+        raise NotTold(_(
+            'Glance has not told where image %(image)s is: %(reason)s') %
+            {'image': image_id, 'reason': _describe(error)}) from error
 
 
-def _read(
+def _log_in(image_id: str) -> nova_context.RequestContext:
+    try:
+        return nova_context.get_nova_service_user_context()
+    except exception.InvalidConfiguration as error:
+        raise NotTold(_(
+            'Glance hides where images are, and [service_user] in nova.conf '
+            'has no credentials to ask for it: images are fetched over HTTP. '
+            'Set auth_type there, and what it needs, as for service tokens.'),
+            of_all_images=True) from error
+    except Exception as error:
+        raise NotTold(_(
+            'Nova cannot log in with the credentials of [service_user] to '
+            'ask Glance where image %(image)s is: %(reason)s') %
+            {'image': image_id, 'reason': _describe(error)}) from error
+
+
+def _call(
     client: Client, own: nova_context.RequestContext,
     users: nova_context.RequestContext, image_id: str,
 ) -> Iterable[Mapping[str, Any]]:
@@ -134,13 +166,17 @@ def _read(
     where the image is another project's. With a policy that goes by the roles
     of the service token Nova's user need not be one.
     """
+    def get(context: nova_context.RequestContext) -> Any:
+        return client.call(
+            context, _API_VERSION, 'get_image_locations', args=(image_id,))
+
     try:
-        return _get(client, own, image_id)
+        return get(own)
     except _REFUSED as refusal:
         if not CONF.service_user.send_service_user_token:
             raise
         with contextlib.suppress(*_REFUSED):
-            return _get(client, users, image_id)
+            return get(users)
         raise refusal from None
 
 
@@ -148,14 +184,6 @@ def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _get(
-    client: Client, context: nova_context.RequestContext, image_id: str,
-) -> Iterable[Mapping[str, Any]]:
-    return client.call(
-        context, _API_VERSION, 'get_image_locations', args=(image_id,))
-
-
 @functools.cache
 def _warn_once(message: str) -> None:
-    """Say what is the same for all images."""
     LOG.warning(message)

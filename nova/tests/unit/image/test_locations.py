@@ -116,6 +116,16 @@ class AskTestCase(test.NoDBTestCase):
         self.assertEqual([self.own], self.client.contexts)
         self.assertEqual('req-' + uuids.request, self.own.global_id)
 
+    def test_read_raises(self) -> None:
+        for error, of_all in ((glance_exc.HTTPNotImplemented(), True),
+                              (glance_exc.HTTPForbidden(), False),
+                              (RuntimeError(), False)):
+            with self.assertNoLogs('nova.image.locations', 'INFO'):
+                raised = self.assertRaises(
+                    locations.NotTold, locations.read, FakeClient(error),
+                    self.context, uuids.image)
+            self.assertIs(of_all, raised.of_all_images)
+
     def test_the_same_one_twice(self) -> None:
         self.assertEqual(URLS, self.ask(ANSWER + ANSWER))
 
