@@ -18,7 +18,6 @@ from nova.image.command import fetch
 from nova.image.command import findings
 from nova.image.command import host
 from nova.image.command import login
-from nova.image.command import overhear
 from nova.image import glance
 from nova.image import locations
 from nova.image import metadata
@@ -122,8 +121,8 @@ def check_visible(known: findings.Known) -> findings.Finding:
     known.urls = [url for url in urls if locations.scheme(url) == 'rbd']
     if not known.urls:
         raise findings.CheckFailed(
-            _('Glance keeps this image elsewhere: %s') %
-            ', '.join(sorted({locations.scheme(url) for url in urls})),
+            _('Glance does not keep this image in Ceph, but in: %s') %
+            (', '.join(sorted(set(map(locations.scheme, urls)))) or '-'),
             _('Name an image that is in Ceph, or have Glance store images '
               'there.'))
     return findings.ok(_('%(urls)s, %(api)s') % {
@@ -135,16 +134,16 @@ def _ask(user: login.Login, image_id: str) -> list[str]:
 
     :raises CheckFailed: it does not tell
     """
-    with overhear.Words(locations.__name__) as words:
-        urls = locations.ask(
+    try:
+        return locations.read(
             glance.GlanceClientWrapper(), user.context, image_id)
-    if urls:
-        return urls
-    raise findings.CheckFailed(
-        _('Glance does not tell where the image is. %s') % words,
-        _('Give the user in [service_user] of nova.conf the roles service '
-          'and admin. Otherwise set show_image_direct_url = true in '
-          'glance-api.conf, which shows it to all users (OSSN-0090).'))
+    except locations.NotTold as exc:
+        raise findings.CheckFailed(
+            host.describe(exc),
+            _('Give the user in [service_user] of nova.conf the roles '
+              'service and admin. Otherwise set show_image_direct_url = true '
+              'in glance-api.conf, which shows it to all users '
+              '(OSSN-0090).')) from exc
 
 
 def check_allowed(known: findings.Known) -> findings.Finding:

@@ -74,7 +74,7 @@ def _log_in(section: str) -> Login:
             errors.Status.SERVICE) from exc
     return Login(
         section, access.username or '', access.project_name or '',
-        tuple(sorted(access.role_names)), nova_context.RequestContext(
+        tuple(sorted(access.role_names or ())), nova_context.RequestContext(
             user_id=access.user_id, user_name=access.username,
             project_id=access.project_id, project_name=access.project_name,
             user_domain_id=access.user_domain_id,

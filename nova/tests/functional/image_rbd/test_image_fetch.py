@@ -60,7 +60,8 @@ class TestImageFetch(base.LabTestCase):
     def start(self, *arguments: process.Argument, root: bool = False,
               overlay: config.Options | None = None) -> process.Command:
         """Start the command, by the service's user or by root."""
-        argv = [self.program, '--config-file', self.host.conf]
+        argv: list[process.Argument] = [
+            self.program, '--config-file', self.host.conf]
         if overlay:
             argv += ['--config-file', self.overlay(overlay)]
         start = self.host.start_as_root if root else self.host.start
@@ -166,7 +167,7 @@ class TestImageFetch(base.LabTestCase):
             self.program, '--config-file', self.host.conf, '--to',
             self.out('interrupted'), image_id)
         self.assertTrue(process.wait_for(
-            lambda: self.host.pids('rbd', 'export-diff'), TIMEOUT))
+            lambda: bool(self.host.pids('rbd', 'export-diff')), TIMEOUT))
         command.send(signal.SIGINT)
         _status, out, err = self.end(command, 130)
         self.assertEqual('', out)
@@ -185,7 +186,7 @@ class TestImageFetch(base.LabTestCase):
         for one in found.values():
             # What has failed says how to mend it, and nothing else has to.
             self.assertEqual(one['verdict'] in ('failed', 'warning'),
-                             bool(one['remedy']), one)
+                             bool(one['remedy']), repr(one))
         return found
 
     def assert_failed(
@@ -196,7 +197,7 @@ class TestImageFetch(base.LabTestCase):
         failed = {name.replace(' ', '_').replace('.', '_'): one
                   for name, one in found.items()
                   if one['verdict'] == 'failed'}
-        self.assertEqual(set(expected), set(failed), failed)
+        self.assertEqual(set(expected), set(failed), repr(failed))
         for name, words in expected.items():
             self.assertRegex(
                 '%(detail)s -> %(remedy)s' % failed[name], words)

@@ -30,14 +30,14 @@ class CommandTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
         # What would change this process.
-        self.replace(signal, 'signal')
-        self.replace(host, 'configure')
-        self.replace(host, 'become_service')
+        self.signal = self.replace(signal, 'signal')
+        self.configure = self.replace(host, 'configure')
+        self.become_service = self.replace(host, 'become_service')
         self.replace(host, 'prepare')
         patch = mock.patch('nova.monkey_patch.patch')
         patch.start()
         self.addCleanup(patch.stop)
-        self.replace(login, 'log_in')
+        self.log_in = self.replace(login, 'log_in')
         self.replace(nova.privsep.sys_admin_pctxt, 'start')
 
     def replace(self, where: ty.Any, name: str,
@@ -79,7 +79,7 @@ class TestCommandLine(CommandTestCase):
             ('expected one argument', ('--to',)),
         ):
             self.assert_usage(reason, *argv)
-        host.configure.assert_not_called()
+        self.configure.assert_not_called()
 
     def test_help_has_every_exit_status(self) -> None:
         status, out, _err = self.run_command('--help')
@@ -92,7 +92,7 @@ class TestCommandLine(CommandTestCase):
         self.run_command(
             '--check', '--config-file', 'a', '--config-file', 'b',
             '--config-dir', 'c', '--debug')
-        host.configure.assert_called_once_with(['a', 'b'], ['c'], True)
+        self.configure.assert_called_once_with(['a', 'b'], ['c'], True)
 
     def test_a_path_is_of_the_directory_it_was_given_in(self) -> None:
         to_path = self.replace(
@@ -100,7 +100,7 @@ class TestCommandLine(CommandTestCase):
         directory = os.getcwd()
         self.addCleanup(os.chdir, directory)
         # Becoming the service's user leads elsewhere.
-        host.become_service.side_effect = lambda: os.chdir('/')
+        self.become_service.side_effect = lambda: os.chdir('/')
         self.run_command('--to', 'a-new-file', uuids.image)
         self.assertEqual(os.path.join(directory, 'a-new-file'),
                          to_path.call_args.args[2])
@@ -110,7 +110,7 @@ class TestCommandLine(CommandTestCase):
         status, out, err = self.run_command(uuids.image)
         self.assertEqual((3, ''), (status, out))
         self.assertRegex(err, '^nova-image-fetch: .*no handler for: ftp')
-        login.log_in.assert_not_called()
+        self.log_in.assert_not_called()
 
 
 class TestEnds(CommandTestCase):
@@ -134,7 +134,7 @@ class TestEnds(CommandTestCase):
             jsonutils.loads(out))
 
     def test_error_of_this_host(self) -> None:
-        host.become_service.side_effect = errors.CommandError(
+        self.become_service.side_effect = errors.CommandError(
             'Who?', errors.Status.HOST)
         self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
                          self.run_command('--check'))
@@ -145,8 +145,8 @@ class TestEnds(CommandTestCase):
 
     def test_terminated(self) -> None:
         def terminate(*_args: object) -> None:
-            handlers = {call.args[0]: call.args[1] for call in
-                        signal.signal.call_args_list}  # type: ignore
+            handlers = {call.args[0]: call.args[1]
+                        for call in self.signal.call_args_list}
             handlers[signal.SIGTERM](signal.SIGTERM, None)
 
         self.assertEqual((143, '', ''), self.ends(terminate))

@@ -54,7 +54,9 @@ class TestLogin(test.NoDBTestCase):
             self.conf.set_override(name, value, section)
 
     def asked_as(self) -> str:
-        body = self.requests.last_request.json()
+        request = self.requests.last_request
+        assert request is not None
+        body = request.json()
         return body['auth']['identity']['password']['user']['name']
 
     def test_service_user_comes_first(self) -> None:
