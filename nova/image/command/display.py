@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the operator sees: progress, a summary, the list of checks.
-
-Results go to standard output, progress and complaints to standard error.
-"""
+"""What the operator gets in the end: a summary, the findings, an error."""
 
 from collections.abc import Iterable
-import contextlib
 import dataclasses
 import shutil
 import sys
 import textwrap
-import time
 import typing as ty
 
 from oslo_serialization import jsonutils
@@ -20,14 +15,7 @@ from nova.i18n import _
 from nova.image.command import checks
 from nova.image.command import fetch
 from nova.image.command import findings
-from nova.image import observe
-from nova.image import transfer
-
-if ty.TYPE_CHECKING:
-    from rich import progress as rich_progress
-
-#: Seconds between two lines of progress where there is no terminal.
-_INTERVAL = 10.0
+from nova.image.command import watching
 
 _NAME_WIDTH = 18
 
@@ -37,98 +25,6 @@ _WORDS = {
     findings.Verdict.FAILED: 'FAIL',
     findings.Verdict.SKIPPED: '-',
 }
-
-
-class Progress(observe.Observer, contextlib.AbstractContextManager[ty.Any]):
-    """Shows how far a download is; this one does not."""
-
-    def __exit__(self, *exc_info: object) -> None:
-        """End what is shown."""
-
-
-class Lines(Progress):
-    """A line now and then, for a log."""
-
-    def __init__(self) -> None:
-        self._source = ''
-        self._next = 0.0
-
-    def begins(self, source: str, size: int | None) -> None:
-        self._source = source
-        self._next = time.monotonic() + _INTERVAL
-        complain(_('Fetching by %s') % source)
-
-    def moves(self, done: int, size: int | None) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _INTERVAL
-        complain(_('%(source)s: %(done)d of %(size)s bytes') % {
-            'source': self._source, 'done': done, 'size': size or '?'})
-
-    def fails(self, source: str, reason: str) -> None:
-        complain(_('Not by %(source)s: %(reason)s') % {
-            'source': source, 'reason': reason})
-
-
-class Bar(Progress):
-    """A bar on a terminal."""
-
-    def __init__(self) -> None:
-        # Only here, as it takes its time to load.
-        from rich import console
-        from rich import progress
-        self._bar = progress.Progress(
-            progress.TextColumn('{task.description}'),
-            progress.BarColumn(), progress.TaskProgressColumn(),
-            progress.DownloadColumn(binary_units=True),
-            progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
-            console=console.Console(stderr=True), transient=True)
-        self._task: 'rich_progress.TaskID | None' = None
-
-    def __enter__(self) -> ty.Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._bar.stop()
-
-    def begins(self, source: str, size: int | None) -> None:
-        self._end()
-        self._task = self._bar.add_task(source, total=size)
-
-    def moves(self, done: int, size: int | None) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, total=size)
-
-    def fails(self, source: str, reason: str) -> None:
-        self._end()
-        self._bar.console.print(
-            _('Not by %(source)s: %(reason)s') % {
-                'source': source, 'reason': reason},
-            markup=False, highlight=False, soft_wrap=True)
-
-    def ends(
-        self, source: str, report: transfer.Report, verified: str,
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-
-
-def progress(as_json: bool) -> Progress:
-    """Return what fits where standard error goes."""
-    if as_json:
-        return Progress()
-    return Bar() if sys.stderr.isatty() else Lines()
-
-
-def complain(message: str) -> None:
-    """Print a sentence to standard error."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def show_json(document: dict[str, ty.Any]) -> None:
@@ -142,7 +38,7 @@ def show_error(message: str, status: int, as_json: bool) -> None:
         show_json({'result': 'failed', 'error': message,
                    'status': int(status)})
     else:
-        complain(f'nova-image-fetch: {message}')
+        watching.complain(f'nova-image-fetch: {message}')
 
 
 def show_outcome(outcome: fetch.Outcome, as_json: bool) -> None:

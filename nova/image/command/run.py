@@ -16,6 +16,7 @@ from nova.image.command import errors
 from nova.image.command import fetch
 from nova.image.command import host
 from nova.image.command import login
+from nova.image.command import watching
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ def _fetch(
         raise errors.CommandError(
             host.describe(exc), errors.Status.HOST) from exc
     context = login.log_in().context
-    with display.progress(as_json) as progress:
+    with watching.progress(as_json) as progress:
         recorder = fetch.Recorder(progress, image_id, source)
         if path is None:
             return fetch.to_cache(context, image_id, recorder)

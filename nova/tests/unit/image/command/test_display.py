@@ -5,7 +5,6 @@
 import contextlib
 import io
 import os
-import pty
 import typing as ty
 from unittest import mock
 
@@ -15,7 +14,6 @@ from nova.image.command import checks
 from nova.image.command import display
 from nova.image.command import fetch
 from nova.image.command import findings
-from nova.image import transfer
 from nova import test
 
 OUTCOME = fetch.Outcome(
@@ -36,55 +34,6 @@ class DisplayTestCase(test.NoDBTestCase):
         with (contextlib.redirect_stdout(out),
               contextlib.redirect_stderr(err)):
             yield out, err
-
-
-class TestProgress(DisplayTestCase):
-    def test_which(self) -> None:
-        for kind, as_json, expected in (
-                (io.StringIO, False, display.Lines),
-                (Terminal, False, display.Bar),
-                (io.StringIO, True, display.Progress),
-                (Terminal, True, display.Progress)):
-            with self.captured(kind):
-                self.assertIs(expected, type(display.progress(as_json)))
-
-    def test_lines(self) -> None:
-        clock = mock.Mock(side_effect=[100, 105, 110, 111, 120])
-        with (self.captured() as (out, err),
-              mock.patch.object(display.time, 'monotonic', clock),
-              display.Lines() as lines):
-            lines.begins('rbd', 400)
-            for done in (100, 200, 300):
-                lines.moves(done, 400)
-            lines.moves(350, None)
-            lines.fails('rbd', 'no cable')
-        self.assertEqual('', out.getvalue())
-        self.assertEqual(
-            ['Fetching by rbd', 'rbd: 200 of 400 bytes',
-             'rbd: 350 of ? bytes', 'Not by rbd: no cable'],
-            err.getvalue().splitlines())
-
-    def test_bar(self) -> None:
-        """On a terminal that is one."""
-        ours, theirs = pty.openpty()
-        self.addCleanup(os.close, ours)
-        with (open(theirs, 'w') as terminal,
-              contextlib.redirect_stderr(terminal),
-              mock.patch.dict(os.environ, TERM='xterm', COLUMNS='100')):
-            with display.Bar() as bar:
-                bar.begins('rbd', 4096)
-                bar.moves(1024, 4096)
-                bar.fails('rbd', 'no [red] cable')
-                bar.begins('http', None)
-                bar.moves(2048, None)
-                bar.ends('http', transfer.Report(4096, 0, 1), 'md5')
-                bar.moves(4096, None)
-            terminal.flush()
-            shown = os.read(ours, 65536).decode()
-        # What rbd says is no markup.
-        self.assertIn('Not by rbd: no [red] cable', shown)
-        # The bar is taken away in the end, and the cursor is back.
-        self.assertLess(shown.rfind('\x1b[?25l'), shown.rfind('\x1b[?25h'))
 
 
 class TestOutcome(DisplayTestCase):

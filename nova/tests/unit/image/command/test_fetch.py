@@ -15,9 +15,9 @@ from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context as nova_context
 from nova import exception
-from nova.image.command import display
 from nova.image.command import errors
 from nova.image.command import fetch
+from nova.image.command import watching
 from nova.image import glance
 from nova.image import observe
 from nova.image import transfer
@@ -41,7 +41,7 @@ class FetchTestCase(test.NoDBTestCase):
         self.addCleanup(os.umask, os.umask(0o077))
 
     def record(self, source: str = 'auto') -> fetch.Recorder:
-        self.display = mock.Mock(spec_set=display.Progress())
+        self.display = mock.Mock(spec_set=watching.Progress())
         return fetch.Recorder(self.display, uuids.image, source)
 
     def download(self, *attempts: tuple[str, str | None],
