@@ -36,6 +36,9 @@ CONF = nova.conf.CONF
 #: Seconds between two beats.
 BEAT = 0.02
 
+# A thread that is about to end, and no longer counts.
+_ANSWERED = 'answered'
+
 Answer = dict[str, ty.Any]
 
 
@@ -79,6 +82,8 @@ class Service:
             answer = {'error': type(exc).__name__, 'message': str(exc)}
         answer.setdefault('seconds', round(time.monotonic() - begin, 3))
         answer['log'] = self._recorder.lines[log:]
+        if utils.get_eventlet() is None:
+            threading.current_thread().name = _ANSWERED
         with self._lock:
             print(jsonutils.dumps({'id': number, **answer}, default=str),
                   flush=True)
@@ -121,7 +126,8 @@ class Service:
     def resources(self) -> Answer:
         """The threads and descriptors that there are now."""
         names = [thread.name for thread in
-                 transfer.native('threading').enumerate()]
+                 transfer.native('threading').enumerate()
+                 if thread.name != _ANSWERED]
         return {'threads': sorted(names), 'descriptors': sorted(
             filter(None, map(_target, os.listdir('/proc/self/fd'))))}
 

@@ -22,10 +22,10 @@ from nova.tests.lab import process
 from nova.tests.lab import signing
 
 MIB = base.MIB
-#: Three RBD objects, the last one not full, and no multiple of a sector.
+#: Several RBD objects, the last one not full, and no multiple of a sector.
 SIZE = 17 * MIB + 777
 #: Disk format -> offset and length of the random data; the rest is a hole,
-#: and so is one of the objects of the raw image.
+#: and so are most objects of the raw image.
 DATA = {
     'iso': {0: SIZE},
     'raw': {0: 3 * MIB + 1, 16 * MIB: MIB + 777},

@@ -203,7 +203,7 @@ class ServiceTestCase(base.LabTestCase):
         self.assertEqual([], self.warnings(fetched.log))
 
     @contextlib.contextmanager
-    def slow_osd(self, seconds: float = 0.1) -> Iterator[None]:
+    def slow_osd(self, seconds: float = 0.04) -> Iterator[None]:
         """Have the OSD take that long for each operation, one by one."""
         def delay(probability: float) -> None:
             option = '--osd-debug-inject-dispatch-delay-'
@@ -232,11 +232,12 @@ class ServiceTestCase(base.LabTestCase):
         found: list[int] = []
 
         def runs() -> bool:
-            found[:] = [pid for pid in self.shared_host.pids('rbd', '--pool')
-                        if _written(pid) >= after]
+            found[:] = self.shared_host.pids('rbd', '--pool')
             return bool(found)
 
-        if not process.wait_for(runs, 60, 0.01):
+        # To look for processes takes long, to look at one does not.
+        if not process.wait_for(runs, 60, 0.01) or not process.wait_for(
+                lambda: _written(found[0]) >= after, 60, 0.005):
             raise errors.LabError('There is no rbd that has written %d bytes'
                                   % after)
         return found[0]

@@ -294,7 +294,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
         # some byte always comes.
         image_id = self.upload(self.large_image, 'iso')
         self.configure(rbd_stall_timeout=3)
-        with self.slow_osd(0.2):
+        with self.slow_osd(0.1):
             fetched = self.fetch(image_id)
         self.assert_by_rbd(image_id, fetched, self.large_image)
         self.assertLess(6, fetched.seconds)
