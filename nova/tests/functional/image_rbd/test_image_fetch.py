@@ -37,9 +37,12 @@ class TestImageFetch(base.LabTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.class_host = compute.ComputeHost(
-            cls.cloud, name='operator', options={'service_user': {
-                'send_service_user_token': True,
-                **cls.cloud.keystone.credentials('nova')}})
+            cls.cloud, name='operator', options={
+                'service_user': {
+                    'send_service_user_token': True,
+                    **cls.cloud.keystone.credentials('nova')},
+                # Several run at once.
+                'glance': {'rbd_connect_timeout': 20}})
         cls.class_host.setUp()
         cls.addClassCleanup(cls.class_host.cleanUp)
 
@@ -84,7 +87,10 @@ class TestImageFetch(base.LabTestCase):
         image_id = self.upload(path, 'qcow2')
         check = self.start('--check', image_id, root=True)
         to_cache = self.start(image_id, root=True)
+        raw = self.make_file(SIZE, {0: 3 * MIB})
+        by_http = self.start_by_http(raw)
         self.assert_right(self.end(check, 0), image_id)
+        self.assert_by_http(self.end(by_http, 0), raw)
         self.assert_in_cache(self.end(to_cache, 0), image_id, path)
         # What is there is not fetched again.
         again = self.end(self.start('--json', image_id), 0)
@@ -137,12 +143,14 @@ class TestImageFetch(base.LabTestCase):
             rf'  bytes        {status.st_size}\n  written      \d+\n'
             r'  seconds      [\d.]+\n  MiB/s        [\d.]+\n$')
 
-    def test_to_a_path_over_http(self) -> None:
-        path = self.make_file(SIZE, {0: 3 * MIB})
-        image_id = self.upload(path, 'raw')
-        command = self.start('--to', self.out(), '--source', 'http',
-                             '--json', image_id)
-        _status, out, err = self.end(command, 0)
+    def start_by_http(self, path: pathlib.Path) -> process.Command:
+        """Fetch an image over HTTP, to a path; see assert_by_http()."""
+        self.raw_id = self.upload(path, 'raw')
+        return self.start('--to', self.out(), '--source', 'http', '--json',
+                          self.raw_id)
+
+    def assert_by_http(self, ended: Ended, path: pathlib.Path) -> None:
+        _status, out, err = ended
         document = jsonutils.loads(out)
         self.assertEqual(
             ('http', 'sha512', SIZE, 3 * MIB, [], ''),
@@ -150,7 +158,7 @@ class TestImageFetch(base.LabTestCase):
              document['bytes'], document['written'], document['failed'],
              err))
         self.assertEqual(path.read_bytes(), self.out().read_bytes())
-        self.assertEqual(1, self.cloud.glance.downloads(image_id))
+        self.assertEqual(1, self.cloud.glance.downloads(self.raw_id))
 
     def test_interrupted(self) -> None:
         image_id = self.upload(self.make_file(SIZE), 'raw')
@@ -229,6 +237,15 @@ class TestImageFetch(base.LabTestCase):
                 'allowed_direct_url_schemes': 'ftp', 'rbd_connect_timeout': 1,
                 'rbd_ceph_conf': self.ceph_conf(
                     'down.conf', mon_host='v2:127.0.0.1:9')}})
+        foreign = self.ceph_conf('foreign.conf')
+        os.chown(foreign, self.host.account.uid, -1)
+        no_helper = self.start('--check', '--json', overlay={
+            'glance': {'rbd_ceph_conf': foreign},
+            'service_user': {'password': 'wrong'},
+            'nova_sys_admin': {'helper_command': 'sudo -n /bin/true'}})
+        no_image = self.start(
+            '--source', 'rbd', '--to', self.out(), image_id, overlay={
+                'glance': {'rbd_pool': 'volumes'}})
         self.assert_failed(
             self.findings(no_rights),
             Read_from_Ceph='not permitted -> .*ceph auth caps '
@@ -240,15 +257,6 @@ class TestImageFetch(base.LabTestCase):
             Options='no handler for: ftp.* -> Correct .*direct_url_schemes',
             Cluster='No monitor answered within 1 seconds -> See mon host',
             Image_cache='instances_path is /nowhere/instances')
-        foreign = self.ceph_conf('foreign.conf')
-        os.chown(foreign, self.host.account.uid, -1)
-        no_helper = self.start('--check', '--json', overlay={
-            'glance': {'rbd_ceph_conf': foreign},
-            'service_user': {'password': 'wrong'},
-            'nova_sys_admin': {'helper_command': 'sudo -n /bin/true'}})
-        no_image = self.start(
-            '--source', 'rbd', '--to', self.out(), image_id, overlay={
-                'glance': {'rbd_pool': 'volumes'}})
         found = self.findings(no_helper)
         self.assert_failed(
             found, ceph_conf=f'{foreign} must belong to root',
