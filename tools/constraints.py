@@ -11,14 +11,17 @@ import sys
 
 TARGET = pathlib.Path(__file__).resolve().parents[1] / 'constraints.txt'
 HEADER = """\
+# SPDX-License-Identifier: Apache-2.0
 # The exact versions that the tests of this tree run with.
 # "tox -e constraints" writes this file anew.
 """
 
 
 def main() -> None:
+    # All of it, or setuptools, which pbr requires, would be missing.
     frozen = subprocess.run(
-        [sys.executable, '-m', 'pip', 'freeze', '--exclude', 'nova'],
+        [sys.executable, '-m', 'pip', 'freeze', '--all', '--exclude', 'nova',
+         '--exclude', 'pip'],
         check=True, stdout=subprocess.PIPE, text=True).stdout
     TARGET.write_text(HEADER + frozen, encoding='utf-8')
 

@@ -19,16 +19,27 @@ die() {
 # as_root COMMAND...: run it as root, by sudo where that is needed. The
 # settings of pip and the proxies come along.
 as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-        return
-    fi
+    for_root "$@"
+    "${FOR_ROOT[@]}"
+}
+
+# exec_as_root COMMAND...: the same in place of this script, so that signals
+# sent to it reach the command.
+exec_as_root() {
+    for_root "$@"
+    exec "${FOR_ROOT[@]}"
+}
+
+# for_root COMMAND...: leave in FOR_ROOT what runs it as root.
+for_root() {
+    FOR_ROOT=("$@")
+    [ "$(id -u)" -ne 0 ] || return 0
     command -v sudo >/dev/null || die 'Run this as root, or install sudo.'
     local name kept=("PATH=$PATH")
     for name in $(compgen -e | grep -E '^(PIP|NOVA|DEBIAN)_|_proxy$'); do
         kept+=("$name=${!name}")
     done
-    sudo env "${kept[@]}" "$@"
+    FOR_ROOT=(sudo env "${kept[@]}" "$@")
 }
 
 # install_packages NAME...: install Debian packages.
@@ -67,13 +78,29 @@ ensure_tools() {
         die "Cannot install tox and bindep into $TOOLS_VENV."
 }
 
-# ensure_packages PROFILE: install the packages of a profile of bindep.txt
+# ensure_packages PROFILE...: install the packages of profiles of bindep.txt
 # that are missing; call ensure_tools first.
 ensure_packages() {
     local missing
-    missing=$(cd "$ROOT" && "$TOOLS_VENV/bin/bindep" --brief "$1") && return
+    missing=$(cd "$ROOT" && "$TOOLS_VENV/bin/bindep" --brief "$@") && return
     [ -n "$missing" ] || die 'bindep failed.'
     # One name a line, and none with a space.
     # shellcheck disable=SC2086
     install_packages $missing
 }
+
+# without_services COMMAND...: Debian packages that it installs start none of
+# their services. Where that is said already, it stays said.
+without_services() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        # Also when the command ends all by die, or is interrupted.
+        trap 'as_root rm -f "$policy"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        printf '#!/bin/sh\nexit 101\n' |
+            as_root install -m 755 /dev/stdin "$policy" ||
+            die "Cannot write $policy."
+    fi
+    "$@"
+)

@@ -3,6 +3,9 @@
 import importlib.metadata
 
 from docutils import nodes
+from sphinx import addnodes
+from sphinx import application
+from sphinx import environment
 
 extensions = ['openstackdocstheme', 'oslo_config.sphinxext']
 
@@ -23,7 +26,10 @@ man_pages = [
 ]
 
 
-def _link_to_nova(app, env, node, content):
+def _link_to_nova(
+    app: application.Sphinx, env: environment.BuildEnvironment,
+    node: addnodes.pending_xref, content: nodes.Element,
+) -> nodes.reference | None:
     """Let Nova's options refer to pages of Nova's own documents."""
     if node['reftype'] != 'doc' or node['refdoc'] != 'configuration':
         return None
@@ -31,5 +37,5 @@ def _link_to_nova(app, env, node, content):
     return nodes.reference('', '', content, refuri=url, internal=False)
 
 
-def setup(app):
+def setup(app: application.Sphinx) -> None:
     app.connect('missing-reference', _link_to_nova)

@@ -466,12 +466,12 @@ class GlanceImageServiceV2:
                 raise
             except Exception as error:
                 reason = describe_failure(error)
-                LOG.warning(
-                    'Image %(image)s could not be fetched by %(scheme)s, the '
-                    'next source is tried: %(reason)s',
-                    {'image': image['id'], 'scheme': scheme,
-                     'reason': reason})
-                observe.current().fails(scheme, reason)
+            # While an error is handled, oslo.log adds it to each line.
+            LOG.warning(
+                'Image %(image)s could not be fetched by %(scheme)s, the '
+                'next source is tried: %(reason)s',
+                {'image': image['id'], 'scheme': scheme, 'reason': reason})
+            observe.current().fails(scheme, reason)
         observe.current().begins('http', size)
         try:
             chunks = self._request_data(

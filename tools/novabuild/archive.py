@@ -22,6 +22,8 @@ from novabuild import errors
 
 _EARLIEST = 315532800
 """1980-01-01 00:00:00 UTC, the first moment that a zip archive can tell."""
+_LATEST = 4354819199
+"""2107-12-31 23:59:59 UTC, the last one."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,13 @@ def write_wheel(
     content = [(name, entries[name]) for name in names]
     content.append((record, Entry(_record(content, record))))
     when = time.gmtime(_timestamp())[:6]
-    with _replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         with zipfile.ZipFile(unfinished, 'w') as wheel:
             for name, entry in content:
                 info = zipfile.ZipInfo(name, when)
                 info.create_system = 3  # Unix, so that the mode counts
                 info.external_attr = (stat.S_IFREG | entry.mode) << 16
-                wheel.writestr(
-                    info, entry.data, zipfile.ZIP_DEFLATED, compresslevel=9)
+                wheel.writestr(info, entry.data, zipfile.ZIP_DEFLATED)
 
 
 def write_sdist(
@@ -66,7 +67,7 @@ def write_sdist(
 ) -> None:
     """Write a ``.tar.gz`` with all entries in the folder ``top``."""
     with (
-        _replacing(path) as unfinished,
+        replacing(path) as unfinished,
         unfinished.open('wb') as raw,
         gzip.GzipFile('', 'wb', 9, raw, mtime=0) as packed,
         tarfile.open(
@@ -81,7 +82,7 @@ def write_sdist(
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give a path to write to, put at ``path`` only when all went well."""
     with tempfile.TemporaryDirectory(
             prefix='.unfinished-', dir=path.parent) as folder:
@@ -108,8 +109,13 @@ def _timestamp() -> int:
     """
     text = os.environ.get('SOURCE_DATE_EPOCH', '0')
     try:
-        return max(int(text), _EARLIEST)
+        moment = int(text)
     except ValueError as exc:
         raise errors.BuildError(
             f'SOURCE_DATE_EPOCH must be a number of seconds since 1970, not '
             f'"{text}". Correct or unset it.') from exc
+    if moment > _LATEST:
+        raise errors.BuildError(
+            f'SOURCE_DATE_EPOCH is {moment}, after the year 2107, and a wheel '
+            'cannot tell that. Correct or unset it.')
+    return max(moment, _EARLIEST)

@@ -23,7 +23,7 @@ _KEYS = {
         'project_urls', 'license_files',
     },
     'options': {'install_requires'},
-    'nova_release': {'version', 'sha256', 'remove'},
+    'nova_release': {'version', 'sha256', 'sdist_sha256', 'remove'},
 }
 
 
@@ -33,6 +33,9 @@ class Release:
 
     version: version.Version
     sha256: str
+    """Of the wheel, which a build starts from."""
+    sdist_sha256: str
+    """Of the source archive, which the patch is for."""
     remove: tuple[str, ...]
     """Paths in the released wheel that the result must not have."""
 
@@ -92,7 +95,8 @@ def _project(
     _refuse_unknown_keys(parser)
     release = Release(
         version=_version(parser, 'nova_release'),
-        sha256=_sha256(parser),
+        sha256=_sha256(parser, 'sha256'),
+        sdist_sha256=_sha256(parser, 'sdist_sha256'),
         remove=_list(parser, 'nova_release', 'remove'),
     )
     project = Project(
@@ -159,11 +163,11 @@ def _check_versions(
             f'local label: {released}+LABEL.')
 
 
-def _sha256(parser: configparser.RawConfigParser) -> str:
-    text = _required(parser, 'nova_release', 'sha256').lower()
+def _sha256(parser: configparser.RawConfigParser, key: str) -> str:
+    text = _required(parser, 'nova_release', key).lower()
     if not _SHA256.fullmatch(text):
         raise errors.BuildError(
-            f'[nova_release] sha256 is not 64 hexadecimal digits: {text}')
+            f'[nova_release] {key} is not 64 hexadecimal digits: {text}')
     return text
 
 

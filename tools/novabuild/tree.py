@@ -34,6 +34,15 @@ def overlay(root: pathlib.Path) -> dict[str, archive.Entry]:
     return found
 
 
+def notes(root: pathlib.Path) -> dict[str, archive.Entry]:
+    """Give the release notes of this tree, each by its path below ``root``.
+
+    :raises BuildError: one of them cannot be read or is not a plain file
+    """
+    folder = root / 'releasenotes/notes'
+    return read(root, _walk(folder, root, _LEFTOVERS + ('.*',)))
+
+
 def source(root: pathlib.Path) -> dict[str, archive.Entry]:
     """Give the files of a source archive, each by its path below ``root``.
 

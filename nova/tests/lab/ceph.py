@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 import pathlib
+import tempfile
 
 from oslo_serialization import jsonutils
 from oslo_utils import uuidutils
@@ -218,6 +219,29 @@ class Ceph(process.LabFixture):
         """
         return self._tool('rados', '--conf', self.conf, '--name',
                           'client.admin', *args, timeout=timeout)
+
+    def objects(self, pool: str, image: str) -> list[str]:
+        """The names of an RBD image's data objects, in order."""
+        info = jsonutils.loads(self.rbd(
+            'info', '--format', 'json', '--pool', pool, '--image', image))
+        prefix = info['block_name_prefix'] + '.'
+        return sorted(name for name in self.rados('ls', '--pool', pool).split()
+                      if name.startswith(prefix))
+
+    def flip(self, pool: str, image: str, number: int = -1) -> None:
+        """Change one bit of an RBD image, under its snapshots.
+
+        :param number: which of its objects
+        """
+        # A write without a snapshot context shows through the snapshot.
+        name = self.objects(pool, image)[number]
+        with tempfile.NamedTemporaryFile(dir=self.directory) as file:
+            self.rados('get', '--pool', pool, name, file.name)
+            path = pathlib.Path(file.name)
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+            self.rados('put', '--pool', pool, name, file.name)
 
     def create_pool(self, name: str) -> None:
         """Make a pool for RBD images, ready for use."""

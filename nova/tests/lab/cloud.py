@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ceph, Keystone, Glance and, if wanted, Barbican together."""
 
-from collections.abc import Callable
-from concurrent import futures
 import os
 import pathlib
 import typing as ty
@@ -39,6 +37,7 @@ class Cloud(process.LabFixture):
                  osd_size: int = 24 * lab_ceph.GIB,
                  ceph_options: config.Options | None = None,
                  barbican: bool = False,
+                 venv: services.ServiceVenv | None = None,
                  **glance: ty.Any) -> None:
         """Describe the cloud; setUp() makes it in about 20 s.
 
@@ -46,6 +45,7 @@ class Cloud(process.LabFixture):
         :param osd_size: capacity of the Ceph cluster in bytes
         :param ceph_options: more of the ceph.conf of its daemons
         :param barbican: have a key manager, which Glance and Nova use then
+        :param venv: what its services run in; default: made if need be
         :param glance: keyword arguments of Glance
         """
         super().__init__()
@@ -53,12 +53,13 @@ class Cloud(process.LabFixture):
         self._osd_size = osd_size
         self._ceph_options = ceph_options
         self._wants_barbican = barbican
+        self._venv = venv
         self._glance = glance
 
     def _setUp(self) -> None:
         process.require_root()
         process.require_programs()
-        venv = services.service_venv()
+        venv = self._venv or services.service_venv()
         self._bypass_proxies()
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path
@@ -74,7 +75,7 @@ class Cloud(process.LabFixture):
         self.glance = lab_glance.Glance(
             self.directory / 'glance', venv, self.keystone, self.ceph,
             barbican=self.barbican, **self._glance)
-        self._together(self._start_storage, self._start_identity)
+        process.together(self._start_storage, self._start_identity)
         self.useFixture(self.glance)
 
     def _bypass_proxies(self) -> None:
@@ -91,21 +92,6 @@ class Cloud(process.LabFixture):
         self.useFixture(self.keystone)
         if self.barbican:
             self.useFixture(self.barbican)
-
-    def _together(self, *steps: Callable[[], None]) -> None:
-        """Do things that don't need one another at the same time."""
-        pool = futures.ThreadPoolExecutor(len(steps))
-        outcomes = [pool.submit(step) for step in steps]
-        try:
-            futures.wait(outcomes)
-        except BaseException:
-            # Cleaning up must not meet a part that is still being made.
-            with process.giving_up():
-                pool.shutdown()
-            raise
-        pool.shutdown()
-        for outcome in outcomes:
-            outcome.result()
 
     def daemons(self) -> list[process.Daemon]:
         """Every server process of the cloud."""

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compute host is to an image fetch, without the hypervisor."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import os
 import pathlib
-import pwd
 import re
 import shlex
-import shutil
 import sys
 import typing as ty
 
@@ -91,9 +90,7 @@ class ComputeHost(process.LabFixture):
         self.ceph_conf = self.directory / 'ceph.conf'
         self.keyring = (
             self.directory / f'ceph.client.{CEPH_USER}.keyring')
-        entry = pwd.getpwnam(SERVICE_ACCOUNT)
-        self.account = namespace.Account(
-            entry.pw_name, entry.pw_uid, entry.pw_gid)
+        self.account = namespace.account(SERVICE_ACCOUNT)
         self._options = options or {}
         self._mounts = list(mounts)
         self._network = network
@@ -104,7 +101,7 @@ class ComputeHost(process.LabFixture):
     def _setUp(self) -> None:
         process.require_root()
         process.require_programs()
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.addCleanup(process.discard, self.directory)
         self._make_directories()
         self._write_ceph_client()
         self.configure(self._options)
@@ -123,7 +120,7 @@ class ComputeHost(process.LabFixture):
         for name in ('instances', 'state', 'locks', 'tmp'):
             path = self.directory / name
             path.mkdir(mode=0o755)
-            os.chown(path, self.account.uid, self.account.gid)
+            self.account.own(path)
         temporary = str(self.directory / 'tmp')
         if len(temporary) > _LONGEST_TMPDIR:
             raise errors.LabError(
@@ -157,8 +154,10 @@ class ComputeHost(process.LabFixture):
 
     def configure(self, options: config.Options | None = None) -> None:
         """Write nova.conf anew, with other options over the usual ones."""
-        config.write(self.conf, config.render(config.merge(
-            self._usual_options(), self.cloud.nova_options(), options or {})))
+        text = config.render(config.merge(
+            self._usual_options(), self.cloud.nova_options(), options or {}))
+        # It may hold passwords of the service.
+        config.write(self.conf, text, 0o640, group=self.account.gid)
 
     def _usual_options(self) -> config.Options:
         return {
@@ -233,6 +232,27 @@ class ComputeHost(process.LabFixture):
                 f'Exit status {status} on the compute host: '
                 f'{" ".join(map(str, command))}\n{out}{err}'.rstrip())
         return out
+
+    def daemon(self, name: str, *command: process.Argument,
+               ready: Callable[[], bool], as_root: bool = False,
+               env: dict[str, str] | None = None,
+               timeout: float = 90, grace: float = 15) -> process.Daemon:
+        """A server on the host, as the service's user; not yet started.
+
+        Its log is in `directory`.
+
+        :param ready: returns True once it serves
+        :param as_root: run it as root
+        :param env: variables over the usual ones
+        :param timeout: seconds for it to become ready
+        :param grace: seconds for it to stop by itself
+        """
+        enter = (self._namespace.root_argv if as_root
+                 else self._namespace.argv)
+        return process.Daemon(
+            name, enter(*command), self.directory / f'{name}.log', ready,
+            env=self.environment() | (env or {}), timeout=timeout,
+            grace=grace, wrapped=True)
 
     def fetch_argv(self, image_id: str, *,
                    path: process.Argument | None = None,

@@ -40,12 +40,18 @@ def render(options: Options) -> str:
     return '\n'.join(lines)
 
 
-def write(path: pathlib.Path, text: str, mode: int = 0o644) -> pathlib.Path:
-    """Put a whole file in place, with its final mode from the start."""
+def write(path: pathlib.Path, text: str, mode: int = 0o644, *,
+          owner: int = -1, group: int = -1) -> pathlib.Path:
+    """Put a whole file in place, with its final mode from the start.
+
+    :param owner: a user's id; -1: the caller's own
+    :param group: a group's id; -1: the caller's own
+    """
     fresh = path.with_name(f'.{path.name}.new')
     descriptor = os.open(
         fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, 'w', encoding='utf-8') as stream:
+        os.fchown(descriptor, owner, group)
         os.fchmod(descriptor, mode)
         stream.write(text)
     os.replace(fresh, path)

@@ -8,7 +8,6 @@ stored.
 """
 
 import configparser
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -19,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import typing as ty
 
 import glanceclient
@@ -30,6 +28,7 @@ import prettytable
 from nova.tests.lab import errors
 from nova.tests.lab import fetch
 from nova.tests.lab import keeper
+from nova.tests.lab import steps as lab_steps
 
 MIB = 1 << 20
 
@@ -99,22 +98,6 @@ class Image:
     disk_format: str
     sha256: str
     image_id: str
-
-
-class _Steps:
-    """Tells what goes on, and how long it takes."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-
-    @contextlib.contextmanager
-    def step(self, text: str) -> ty.Iterator[None]:
-        """Print a line, and the seconds when it is done."""
-        begin = time.monotonic()
-        print(f'[{begin - self._begin:5.1f} s] {text} ...', end=' ',
-              flush=True)
-        yield
-        print(f'{time.monotonic() - begin:.1f} s', flush=True)
 
 
 def _write_random(path: pathlib.Path, size: int, pieces: int,
@@ -206,7 +189,7 @@ def _expect(row: list[str], source: str) -> list[str]:
     return row
 
 
-def _rows(steps: _Steps, host: Host, image: Image) -> list[list[str]]:
+def _rows(steps: lab_steps.Steps, host: Host, image: Image) -> list[list[str]]:
     ways = (('over HTTP', 'http', host.without_direct_downloads()),
             ('from Ceph', 'rbd', host.conf),
             ('again', 'cache hit', host.conf))
@@ -235,7 +218,7 @@ def run() -> None:
     """
     lab = _lab_directory()
     host = Host(lab / 'compute')
-    steps = _Steps()
+    steps = lab_steps.Steps()
     client = _glance(lab)
     rows = []
     with tempfile.TemporaryDirectory(prefix='nova-demo-') as directory:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import pwd
 import signal
 import stat
 import subprocess
@@ -56,6 +57,33 @@ class Account:
     name: str
     uid: int
     gid: int
+
+    def argv(self, *command: process.Argument) -> list[process.Argument]:
+        """How root runs a command as this account and nothing more.
+
+        The command gets SIGKILL when the process that started it ends.
+        """
+        return ['setpriv', f'--reuid={self.uid}', f'--regid={self.gid}',
+                '--clear-groups', '--pdeathsig', 'KILL', '--', *command]
+
+    def own(self, *paths: pathlib.Path) -> None:
+        """Give it files or directories."""
+        for path in paths:
+            os.chown(path, self.uid, self.gid)
+
+
+def account(name: str) -> Account:
+    """An account of the system, by its name.
+
+    :raises LabError: there is none
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise errors.LabError(
+            f'There is no account {name}: install the Debian packages that '
+            f'bindep.txt has.') from None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 class Running(process.Command):
@@ -169,18 +197,16 @@ class Namespace(process.LabFixture):
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command in here as the account."""
-        if self._init is None:
-            raise errors.LabError('The namespace is not set up')
-        init = f'/proc/{self._init.pid}/ns'
-        return [
-            'nsenter', f'--mount={init}/mnt', f'--pid={init}/pid_for_children',
-            f'--net={init}/net', 'setpriv', f'--reuid={self._account.uid}',
-            f'--regid={self._account.gid}', '--clear-groups',
-            '--pdeathsig', 'KILL', '--', *command]
+        return self._enter_argv(*self._account.argv(*command))
 
     def root_argv(self, *command: process.Argument
                   ) -> list[process.Argument]:
         """How root runs a command among the mounts in here."""
+        return self._enter_argv(
+            'setpriv', '--pdeathsig', 'KILL', '--', *command)
+
+    def _enter_argv(self, *command: process.Argument
+                    ) -> list[process.Argument]:
         if self._init is None:
             raise errors.LabError('The namespace is not set up')
         init = f'/proc/{self._init.pid}/ns'

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
 import functools
 import os
@@ -27,6 +28,7 @@ import typing as ty
 
 import fixtures
 from oslo_log import log as logging
+import psutil
 
 from nova.tests.lab import errors
 
@@ -44,6 +46,12 @@ _requests: queue.SimpleQueue[
     tuple[Callable[[], 'subprocess.Popen[ty.Any]'],
           queue.SimpleQueue[ty.Any]]] = queue.SimpleQueue()
 _giving_up = threading.Event()
+
+# Where logs are kept when they would go; see keeping_logs().
+_kept_logs: pathlib.Path | None = None
+
+# Directories in which databases keep what ends in .log and is no text.
+_NOT_LOGS = {'data', 'store.db'}
 
 _JANITOR = """
 cat > /dev/null
@@ -209,6 +217,52 @@ def giving_up() -> Iterator[None]:
         _giving_up.clear()
 
 
+@contextlib.contextmanager
+def keeping_logs(directory: pathlib.Path) -> Iterator[None]:
+    """Save the logs in what discard() removes meanwhile.
+
+    :param directory: where they go; made if need be
+    """
+    global _kept_logs
+    _kept_logs = directory
+    try:
+        yield
+    finally:
+        _kept_logs = None
+
+
+def discard(directory: pathlib.Path) -> None:
+    """Remove a directory of the lab, as far as possible."""
+    if _kept_logs:
+        for log in directory.rglob('*.log'):
+            if _NOT_LOGS.intersection(log.parts):
+                continue
+            target = _kept_logs / log.relative_to(directory.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(log, target)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def together(*steps: Callable[[], ty.Any]) -> None:
+    """Do things that don't need one another at the same time.
+
+    :raises Exception: what the first of them raised, when all have ended
+    """
+    pool = futures.ThreadPoolExecutor(len(steps))
+    outcomes = [pool.submit(step) for step in steps]
+    try:
+        futures.wait(outcomes)
+    except BaseException:
+        # Cleaning up must not meet a part that is still being made.
+        with giving_up():
+            pool.shutdown()
+        raise
+    pool.shutdown()
+    for outcome in outcomes:
+        outcome.result()
+
+
 class Command:
     """A command whose output is kept.
 
@@ -301,16 +355,19 @@ def contained(argv: Sequence[Argument]) -> list[Argument]:
 
 
 def end(child: 'subprocess.Popen[ty.Any]', grace: float,
-        group: bool = True) -> None:
+        group: bool = True, inner: int | None = None) -> None:
     """Stop a child of spawn() if it still runs.
 
     :param grace: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once
     :param group: kill what is left in its process group, too
+    :param inner: pid of the process that gets the SIGTERM, and whose end is
+        the child's; default: the child itself
     """
     if child.returncode is None:
         # Until it is waited for, its pid and process group can't be reused.
         if grace and not _ended(child.pid):
-            os.kill(child.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(inner or child.pid, signal.SIGTERM)
             wait_for(lambda: _ended(child.pid), grace)
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(child.pid, signal.SIGKILL)
@@ -398,6 +455,8 @@ class RunDirectory(LabFixture):
             stdin=subprocess.PIPE, start_new_session=True, cwd='/',
             env=clean_environment())
         self.addCleanup(janitor.communicate)
+        # Before that: the janitor does not look for logs.
+        self.addCleanup(discard, self.path)
         self.path.chmod(0o711)
 
 
@@ -411,12 +470,15 @@ class Daemon(LabFixture):
                  log: pathlib.Path, ready: Callable[[], bool], *,
                  env: Mapping[str, str] | None = None,
                  cwd: Argument = '/',
-                 timeout: float = 90, grace: float = 15) -> None:
+                 timeout: float = 90, grace: float = 15,
+                 wrapped: bool = False) -> None:
         """Describe the daemon; setUp() starts it.
 
         :param ready: returns True once the daemon serves
         :param timeout: seconds for it to become ready
-        :param grace: seconds for it to stop by itself
+        :param grace: seconds for it to stop by itself; 0: kill it at once
+        :param wrapped: the command is one that has the daemon as its only
+            child, such as nsenter
         """
         super().__init__()
         self.name = name
@@ -427,6 +489,7 @@ class Daemon(LabFixture):
         self._cwd = cwd
         self._timeout = timeout
         self._grace = grace
+        self._wrapped = wrapped
         self._child: subprocess.Popen[bytes] | None = None
 
     def _setUp(self) -> None:
@@ -436,9 +499,20 @@ class Daemon(LabFixture):
     @property
     def pid(self) -> int:
         """:raises LabError: when the daemon is not running."""
-        if self._child is None:
+        found = self._find()
+        if found is None:
             raise errors.LabError(f'{self.name} is not running')
-        return self._child.pid
+        return found
+
+    def _find(self) -> int | None:
+        if self._child is None:
+            return None
+        if not self._wrapped:
+            return self._child.pid
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for inner in psutil.Process(self._child.pid).children():
+                return inner.pid
+        return None
 
     @property
     def alive(self) -> bool:
@@ -472,7 +546,7 @@ class Daemon(LabFixture):
     def stop(self) -> None:
         """Stop it; harmless when it is not running."""
         if self._child is not None:
-            end(self._child, self._grace)
+            end(self._child, self._grace, inner=self._find())
             self._child = None
 
     def kill(self) -> None:

@@ -37,25 +37,44 @@ print(rados.__file__)
 print(rbd.__file__)
 """
 
-_SMOKE_TEST = """
-import rados
-import rbd
-import barbican
-import glance
-import gunicorn
-import keystone
-"""
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What goes into an environment.
+
+    :ivar constraints: requirements files that name every package, exactly
+    :ivar modules: what must be importable, Ceph's modules aside
+    """
+
+    constraints: tuple[pathlib.Path, ...]
+    modules: tuple[str, ...]
+
+    def fingerprint(self, python: str) -> str:
+        """What tells it from other contents and other versions of Python."""
+        text = b''.join(path.read_bytes() for path in self.constraints)
+        return hashlib.sha256(text + python.encode()).hexdigest()[:16]
+
+
+# What the services of the cloud need.
+BASIC = Content((CONSTRAINTS,), ('barbican', 'glance', 'gunicorn', 'keystone'))
 
 
 @dataclasses.dataclass(frozen=True)
-class ServiceVenv:
-    """A virtual environment that holds the services."""
+class Venv:
+    """A virtual environment."""
 
     path: pathlib.Path
 
     def program(self, name: str) -> pathlib.Path:
         """The path of one of its commands."""
         return self.path / 'bin' / name
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceVenv(Venv):
+    """A virtual environment that holds the services."""
+
+    content: Content = BASIC
 
     @property
     def _marker(self) -> pathlib.Path:
@@ -66,10 +85,14 @@ class ServiceVenv:
         if not self._marker.exists():
             return False
         try:
-            process.run([self.program('python'), '-I', '-c', _SMOKE_TEST])
+            self._try_imports()
         except (errors.LabError, OSError):
             return False
         return True
+
+    def _try_imports(self) -> None:
+        modules = ', '.join(('rados', 'rbd', *self.content.modules))
+        process.run([self.program('python'), '-I', '-c', f'import {modules}'])
 
     def build(self) -> None:
         """Make it anew, whatever is there.
@@ -81,15 +104,16 @@ class ServiceVenv:
         shutil.rmtree(self.path, ignore_errors=True)
         process.run(
             process.contained([PYTHON, '-m', 'venv', self.path]), timeout=300)
+        wanted = [f'--requirement={path}' for path in self.content.constraints]
         process.run(
             process.contained([
                 self.program('python'), '-m', 'pip', 'install', '--no-deps',
-                '--progress-bar', 'off', '--requirement', CONSTRAINTS]),
+                '--progress-bar', 'off', *wanted]),
             timeout=_INSTALL_TIMEOUT, env=_pip_environment())
         process.run([self.program('python'), '-m', 'pip', 'check'],
                     env=_pip_environment())
         self._add_ceph_modules()
-        process.run([self.program('python'), '-I', '-c', _SMOKE_TEST])
+        self._try_imports()
         # A venv can't be moved, so this file is what says that it is whole.
         self._marker.touch()
 
@@ -129,12 +153,6 @@ def cache_directory() -> pathlib.Path:
     return pathlib.Path(home).expanduser().absolute() / 'nova-lab'
 
 
-def _fingerprint() -> str:
-    python = process.run([PYTHON, '-VV'])
-    content = CONSTRAINTS.read_bytes() + python.encode()
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     with open(path, 'w') as lock:
@@ -152,11 +170,12 @@ def _try_lock(lock: ty.IO[str]) -> bool:
     return True
 
 
-def service_venv() -> ServiceVenv:
+def service_venv(content: Content = BASIC) -> ServiceVenv:
     """The environment for the services, built now if need be.
 
     The first call takes about a minute, later ones a second.
 
+    :param content: what it holds
     :raises LabError: when it can't be built
     """
     if not PYTHON.exists():
@@ -172,8 +191,8 @@ def service_venv() -> ServiceVenv:
             f'in bindep.txt.\n{exc}') from exc
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint()
-    venv = ServiceVenv(cache / fingerprint)
+    fingerprint = content.fingerprint(process.run([PYTHON, '-VV']))
+    venv = ServiceVenv(cache / fingerprint, content)
     with _locked(cache / f'{fingerprint}.lock'):
         if not venv.usable():
             venv.build()

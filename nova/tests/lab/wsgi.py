@@ -35,7 +35,7 @@ class WsgiService(process.LabFixture):
     """
 
     def __init__(self, name: str, application: str,
-                 venv: services.ServiceVenv, directory: pathlib.Path, *,
+                 venv: services.Venv, directory: pathlib.Path, *,
                  env: Mapping[str, str], probe: str = '/') -> None:
         """Describe the server; setUp() starts it.
 

@@ -42,20 +42,44 @@ RELEASED = {
     f'{DIST_INFO}/pbr.json': '{"git_version": "0", "is_release": true}',
     f'{DIST_INFO}/top_level.txt': 'nova\n',
 }
+PYPROJECT = """\
+[project]
+name = "nova"
+dynamic = ["version", "dependencies"]
+
+[project.scripts]
+nova-manage = "nova.cmd.manage:main"  # the usual one
+
+[tool.setuptools.packages.find]
+include = ["nova*"]
+"""
+SDIST = {
+    name: text for name, text in RELEASED.items() if name.startswith('nova/')
+} | {
+    'PKG-INFO': METADATA,
+    'pyproject.toml': PYPROJECT,
+    'requirements.txt': 'pbr>=5.8.0 # Apache-2.0\n',
+}
 
 
 class TestCase(testtools.TestCase):
-    """Has a tree in ``self.root`` and a released wheel in ``self.wheel``."""
+    """Has a tree and a release to build it from.
+
+    They are in ``self.root``, in ``self.wheel`` and, as a source archive, in
+    ``self.sdist``.
+    """
 
     def setUp(self) -> None:
         super().setUp()
         folder = self.useFixture(fixtures.TempDir()).path
         self.root = pathlib.Path(folder, 'tree')
         self.wheel = pathlib.Path(folder, 'nova-1.2.0-py3-none-any.whl')
+        self.sdist = pathlib.Path(folder, 'nova-1.2.0.tar.gz')
         self.output = pathlib.Path(folder, 'output')
         self.output.mkdir()
         self.useFixture(fixtures.EnvironmentVariable('SOURCE_DATE_EPOCH'))
         self.release(RELEASED)
+        self.release_source(SDIST)
         self.write('LICENSE', 'Apache\n')
         self.write('nova/image/glance.py', 'released = False\n')
         self.configure()
@@ -74,6 +98,13 @@ class TestCase(testtools.TestCase):
             {n: archive.Entry(t.encode()) for n, t in files.items()},
             DIST_INFO)
 
+    def release_source(self, files: dict[str, str]) -> None:
+        """Make the released source archive."""
+        archive.write_sdist(
+            self.sdist,
+            {n: archive.Entry(t.encode()) for n, t in files.items()},
+            'nova-1.2.0')
+
     def configure(
         self, metadata: str = '', release: str = '', rest: str = '',
         sha256: str | None = None, version: str = '1.2.0+rbd.1',
@@ -89,5 +120,7 @@ class TestCase(testtools.TestCase):
             license_files =
                 LICENSE
             """)
-        pin = f'[nova_release]\nversion = 1.2.0\nsha256 = {sha256}\n'
+        sdist_sha256 = hashlib.sha256(self.sdist.read_bytes()).hexdigest()
+        pin = (f'[nova_release]\nversion = 1.2.0\nsha256 = {sha256}\n'
+               f'sdist_sha256 = {sdist_sha256}\n')
         self.write('setup.cfg', f'{head}{metadata}\n{pin}{release}\n{rest}\n')

@@ -67,6 +67,19 @@ class WheelTestCase(base.TestCase):
             dates = {info.date_time for info in wheel.infolist()}
         self.assertEqual({(1980, 1, 1, 0, 0, 0)}, dates)
 
+    def test_source_date_epoch_at_the_end_of_zip(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            'SOURCE_DATE_EPOCH', '4354819199'))
+        with zipfile.ZipFile(self._write()) as wheel:
+            dates = {info.date_time for info in wheel.infolist()}
+        self.assertEqual({(2107, 12, 31, 23, 59, 58)}, dates)
+
+    def test_source_date_epoch_after_zip(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            'SOURCE_DATE_EPOCH', '4354819200'))
+        exc = self.assertRaises(errors.BuildError, self._write)
+        self.assertIn('after the year 2107', str(exc))
+
     def test_source_date_epoch_is_no_number(self):
         self.useFixture(fixtures.EnvironmentVariable(
             'SOURCE_DATE_EPOCH', 'today'))

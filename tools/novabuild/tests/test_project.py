@@ -82,6 +82,12 @@ class LoadTestCase(base.TestCase):
         self.configure(sha256='abc')
         self.assertIn('not 64 hexadecimal digits: abc', self._error())
 
+    def test_not_a_sha256_of_the_sdist(self):
+        path = self.root / 'setup.cfg'
+        path.write_text(path.read_text().replace(
+            'sdist_sha256 = ', 'sdist_sha256 = x'))
+        self.assertIn('sdist_sha256 is not 64', self._error())
+
     def test_bad_lines(self):
         for options, message in (
             ({'metadata': 'long_description = A text\n'}, '"file: NAME.rst"'),

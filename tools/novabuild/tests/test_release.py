@@ -13,11 +13,28 @@ from novabuild import release
 from novabuild.tests import base
 
 
-class ObtainedTestCase(base.TestCase):
+class ReleaseTestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
         self.pin = project.load(self.root).release
+
+    def _pip(self, returncode: int = 0, output: str = '') -> mock.MagicMock:
+        """Replace pip: it delivers the archives unless it fails."""
+        def run(command, **kwargs):
+            requirements = command[command.index('--requirement') + 1]
+            self.asked = pathlib.Path(requirements).read_text()
+            if not returncode:
+                folder = command[command.index('--dest') + 1]
+                only_wheels = '--only-binary' in command
+                shutil.copy(self.wheel if only_wheels else self.sdist, folder)
+            return subprocess.CompletedProcess(command, returncode, output)
+
+        return self.useFixture(fixtures.MockPatch(
+            'subprocess.run', side_effect=run)).mock
+
+
+class ObtainedTestCase(ReleaseTestCase):
 
     def _error(self, local: pathlib.Path | None = None) -> str:
         def obtain() -> None:
@@ -25,17 +42,6 @@ class ObtainedTestCase(base.TestCase):
                 self.fail('The block must not run.')
 
         return str(self.assertRaises(errors.BuildError, obtain))
-
-    def _pip(self, returncode: int = 0, output: str = '') -> mock.MagicMock:
-        """Replace pip: it delivers the wheel unless it fails."""
-        def run(command, **kwargs):
-            if not returncode:
-                folder = command[command.index('--dest') + 1]
-                shutil.copy(self.wheel, folder)
-            return subprocess.CompletedProcess(command, returncode, output)
-
-        return self.useFixture(fixtures.MockPatch(
-            'subprocess.run', side_effect=run)).mock
 
     def test_local_wheel(self):
         with release.obtained(self.pin, self.wheel) as path:
@@ -46,9 +52,8 @@ class ObtainedTestCase(base.TestCase):
         with release.obtained(self.pin) as path:
             self.assertEqual(self.wheel.read_bytes(), path.read_bytes())
         self.assertFalse(path.parent.exists())
-        command = run.call_args.args[0]
-        self.assertEqual('nova==1.2.0', command[-1])
-        self.assertIn('--no-deps', command)
+        self.assertIn('--no-deps', run.call_args.args[0])
+        self.assertEqual('nova==1.2.0\n', self.asked)
 
     def test_another_wheel(self):
         with self.wheel.open('ab') as wheel:
@@ -66,7 +71,7 @@ class ObtainedTestCase(base.TestCase):
     def test_pip_fails(self):
         self._pip(1, 'ERROR: No matching distribution found\n')
         message = self._error()
-        self.assertIn('could not download nova==1.2.0', message)
+        self.assertIn('could not download the wheel of nova==1.2.0', message)
         self.assertIn('NOVA_RELEASE_WHEEL', message)
         self.assertIn('No matching distribution', message)
 
@@ -75,3 +80,49 @@ class ObtainedTestCase(base.TestCase):
             'subprocess.run',
             side_effect=subprocess.TimeoutExpired('pip', 600)))
         self.assertIn('not there after 600 s', self._error())
+
+
+class SdistTestCase(ReleaseTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.EnvironmentVariable(
+            'XDG_CACHE_HOME', str(self.output)))
+
+    def test_downloaded_once(self):
+        run = self._pip()
+        for _ in range(2):
+            path = release.sdist(self.pin)
+            self.assertEqual(self.sdist.read_bytes(), path.read_bytes())
+        run.assert_called_once()
+        self.assertEqual([path], list(path.parent.iterdir()))
+
+    def test_pip_knows_the_hash(self):
+        self._pip()
+        release.sdist(self.pin)
+        self.assertEqual(
+            f'nova==1.2.0 --hash=sha256:{self.pin.sdist_sha256}\n', self.asked)
+
+    def test_damaged_in_the_cache(self):
+        run = self._pip()
+        release.sdist(self.pin).write_bytes(b'')
+        path = release.sdist(self.pin)
+        self.assertEqual(self.sdist.read_bytes(), path.read_bytes())
+        self.assertEqual(2, run.call_count)
+
+    def test_another_sdist(self):
+        with self.sdist.open('ab') as sdist:
+            sdist.write(b'!')
+        self._pip()
+        for local in (None, self.sdist):
+            exc = self.assertRaises(
+                errors.BuildError, release.sdist, self.pin, local)
+            self.assertIn(self.pin.sdist_sha256, str(exc))
+        self.assertEqual([], [p for p in self.output.rglob('*')
+                              if p.is_file()])
+
+    def test_pip_fails_for_the_sdist(self):
+        self._pip(1, 'ERROR: HASHES\n')
+        exc = self.assertRaises(errors.BuildError, release.sdist, self.pin)
+        self.assertIn('NOVA_RELEASE_SDIST', str(exc))
+        self.assertIn('HASHES', str(exc))

@@ -132,28 +132,14 @@ class LabTestCase(testtools.TestCase):
 
     def objects(self, image_id: str) -> list[str]:
         """The names of an RBD image's data objects, in order."""
-        ceph = self.cloud.ceph
-        prefix = next(
-            line.split()[-1] for line in ceph.rbd(
-                'info', '--pool', 'images', '--image', image_id).splitlines()
-            if 'block_name_prefix' in line)
-        return sorted(
-            name for name in ceph.rados('ls', '--pool', 'images').split()
-            if name.startswith(prefix))
+        return self.cloud.ceph.objects('images', image_id)
 
     def flip(self, image_id: str, number: int = -1) -> None:
         """Change one bit of an image in Ceph, under its snapshot.
 
         :param number: which of its objects
         """
-        # A write without a snapshot context shows through the snapshot.
-        ceph, name = self.cloud.ceph, self.objects(image_id)[number]
-        file = self.files / 'object'
-        ceph.rados('get', '--pool', 'images', name, file)
-        data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
-        file.write_bytes(data)
-        ceph.rados('put', '--pool', 'images', name, file)
+        self.cloud.ceph.flip('images', image_id, number)
 
     def assert_same(
         self, path: pathlib.Path, fetched: compute.Fetched,

@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import typing as ty
 from unittest import mock
 
@@ -366,6 +367,24 @@ class TestSources(DownloadTestCase):
             for part in (uuids.image, ' mem,', reason):
                 self.assertIn(part, line)
 
+    def test_warning_tells_its_reason_once(self) -> None:
+        """oslo.log adds the error that is being handled to a line."""
+        handled: list[BaseException | None] = []
+
+        def look(record: logging.LogRecord) -> bool:
+            handled.append(sys.exc_info()[1])
+            return True
+
+        logger = logging.getLogger('nova.image.glance')
+        logger.addFilter(look)
+        self.addCleanup(logger.removeFilter, look)
+        self.handle(broken())
+        with self.logged() as logs:
+            self.download()
+        self.assertEqual(1, len(self.warnings(logs)))
+        self.assertEqual([None] * len(handled), handled)
+        self.assertGreater(len(handled), 0)
+
     def test_any_error_of_a_handler_is_one_of_the_source(self) -> None:
         for error in (KeyError('disk_format'), RuntimeError('no thread'),
                       exception.NovaException('something')):
@@ -558,6 +577,15 @@ class TestHiddenLocations(DownloadTestCase):
         self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
+
+    def test_error_does_not_give_them_away(self) -> None:
+        self.hide(broken())
+        self.glance.broken = requests.ConnectionError('reset by peer')
+        with self.assertLogs('nova.image', 'INFO') as logs:
+            error = self.assertRaises(
+                exception.CouldNotFetchImage, self.download)
+        for text in (str(error), *logs.output):
+            self.assertNotIn('mem://', text)
 
 
 class TestRanks(DownloadTestCase):

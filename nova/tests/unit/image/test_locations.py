@@ -198,7 +198,9 @@ class AskTestCase(test.NoDBTestCase):
                 f'not told where image {uuids.image} is', self.warned(error))
 
     def test_answer_makes_no_sense(self) -> None:
-        for answer in (None, [None], [{}], [{'metadata': {}}], 'rbd://', 1):
+        answers: list[ty.Any] = [
+            None, [None], [{}], [{'metadata': {}}], 'rbd://', 1]
+        for answer in answers:
             self.warned(answer)
 
 

@@ -356,7 +356,9 @@ class TestOpenSource(RbdTestCase):
         self.assertEqual(
             ['Attempting to export RBD image: [pool_name: images] '
              f'[image_uuid: {IMAGE_ID}] [snapshot_name: snap] '
-             f'[dst_path: {self.path}]'],
+             f'[dst_path: {self.path}]',
+             f'Image {IMAGE_ID} is exported from the Ceph cluster of '
+             f'{self.conf}'],
             [record.getMessage() for record in logs.records])
 
     def test_location_of_another_image(self) -> None:

@@ -18,6 +18,9 @@ from nova.tests.lab import errors
 from nova.tests.lab import process
 
 
+_WAIT = 'while true; do sleep 0.1; done'
+
+
 def _gone(pid):
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -106,6 +109,26 @@ class TestRun(testtools.TestCase):
             matchers.Equals('The lab is being given up')))
 
 
+class TestTogether(testtools.TestCase):
+
+    def test_all_are_done_at_the_same_time(self):
+        barrier = threading.Barrier(2, timeout=30)
+        process.together(barrier.wait, barrier.wait)
+
+    def test_an_error_is_raised_when_all_have_ended(self):
+        ended = []
+
+        def fail():
+            raise errors.LabError('first')
+
+        def go_on():
+            time.sleep(0.2)
+            ended.append(True)
+
+        self.assertRaises(errors.LabError, process.together, fail, go_on)
+        self.assertEqual([True], ended)
+
+
 class TestDaemon(testtools.TestCase):
 
     def setUp(self):
@@ -138,6 +161,17 @@ class TestDaemon(testtools.TestCase):
             daemon.start()
             self.assertNotEqual(first, daemon.pid)
             self.assertTrue(daemon.alive)
+
+    def test_sigterm_goes_to_the_one_that_is_wrapped(self):
+        inner = f'trap "echo ended; exit" TERM; echo $$; {_WAIT}'
+        daemon = self.daemon(f"sh -c '{inner}'; true", self.has_log,
+                             grace=30, wrapped=True)
+        with daemon:
+            self.assertEqual(int(self.log.read_text()), daemon.pid)
+        self.assertIn('ended', self.log.read_text())
+
+    def has_log(self):
+        return self.log.read_text().endswith('\n')
 
     def test_early_end_is_reported_with_the_log(self):
         daemon = self.daemon('echo why; exit 4', lambda: False)

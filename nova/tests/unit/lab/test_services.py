@@ -3,23 +3,39 @@
 import pathlib
 import re
 
+import ddt
 import fixtures
 import testtools
 
+from nova.tests.lab.job import region
 from nova.tests.lab import services
 
 
+@ddt.ddt
 class TestServices(testtools.TestCase):
 
-    def test_every_package_is_pinned_exactly(self):
-        lines = [line for line in services.CONSTRAINTS.read_text().splitlines()
+    @ddt.data(services.BASIC, region.CONTENT)
+    def test_every_package_is_pinned_exactly_and_once(self, content):
+        lines = [line for path in content.constraints
+                 for line in path.read_text().splitlines()
                  if not line.startswith('#')]
         for line in lines:
             self.assertIsNotNone(
                 re.fullmatch(r'[A-Za-z0-9._-]+==[A-Za-z0-9.]+', line), line)
-        names = {line.split('==')[0] for line in lines}
+        names = {re.sub(r'[-_.]+', '-', line.split('==')[0]).lower()
+                 for line in lines}
         self.assertLessEqual({'glance', 'keystone', 'gunicorn'}, names)
         self.assertEqual(len(lines), len(names))
+
+    def test_environments_of_other_contents_are_others(self):
+        path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'c'
+        path.write_text('a==1\n')
+        content = services.Content((path,), ('a',))
+        first = content.fingerprint('3.11')
+        self.assertEqual(first, content.fingerprint('3.11'))
+        self.assertNotEqual(first, content.fingerprint('3.12'))
+        path.write_text('a==2\n')
+        self.assertNotEqual(first, content.fingerprint('3.11'))
 
     def test_the_callers_pip_settings_for_its_own_venv_do_not_pass(self):
         for name in ('PIP_CONSTRAINT', 'PIP_TARGET', 'PYTHONPATH'):

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole cloud on loopback, which boots instances from images in Ceph."""

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes on, told on standard output while it does."""
+
+from collections.abc import Iterator
+import contextlib
+import time
+
+
+class Steps:
+    """Tells what goes on, and how long it takes."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        #: Seconds that the last step took, whatever became of it.
+        self.seconds = 0.0
+
+    @contextlib.contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """Print a line, and the seconds when it is done."""
+        begin = time.monotonic()
+        print(f'[{begin - self._begin:5.1f} s] {text} ...', end=' ',
+              flush=True)
+        try:
+            yield
+        except BaseException:
+            self.seconds = time.monotonic() - begin
+            print('failed', flush=True)
+            raise
+        self.seconds = time.monotonic() - begin
+        print(f'{self.seconds:.1f} s', flush=True)
