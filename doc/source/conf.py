@@ -20,6 +20,11 @@ openstackdocs_auto_version = False
 openstackdocs_bug_project = 'nova'
 pygments_style = 'native'
 
+man_pages = [
+    ('cli/nova-image-fetch', 'nova-image-fetch',
+     'fetch an image as nova-compute does', ['OpenStack'], 1),
+]
+
 
 def _link_to_nova(
     app: application.Sphinx, env: environment.BuildEnvironment,

@@ -35,6 +35,7 @@ from nova.image import errors
 from nova.image import http
 from nova.image import locations
 from nova.image import metadata
+from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 from nova.image import verify
@@ -151,14 +152,18 @@ def active_handlers() -> dict[str, Handler]:
 
 
 class _ProgressLog:
-    """Says in the log how far a long download is."""
+    """Says in the log how far a long download is, and to an observer."""
 
-    def __init__(self, image_id: str, source: str) -> None:
+    def __init__(
+        self, image_id: str, source: str, observer: observe.Observer,
+    ) -> None:
         self._image_id = image_id
         self._source = source
+        self._observer = observer
         self._next = time.monotonic() + _PROGRESS_INTERVAL
 
     def __call__(self, done: int, size: int | None) -> None:
+        self._observer.moves(done, size)
         now = time.monotonic()
         if now < self._next:
             return
@@ -177,7 +182,7 @@ def _reraise_translated_exception() -> ty.NoReturn:
     errors.reraise_as(_translate_plain_exception)
 
 
-def _reason(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Say why a source could not be used."""
     if isinstance(error, crypto_exceptions.InvalidSignature):
         # It has no message, or not one that says more.
@@ -446,8 +451,10 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
     ) -> None:
+        size = image.get('size') or None
         for scheme, url in self._direct_urls(context, image):
             handler = self._handlers[scheme]
+            observe.current().begins(scheme, size)
             try:
                 with handler(image, url, path) as source:
                     self._transfer(
@@ -458,12 +465,14 @@ class GlanceImageServiceV2:
                 # It is the destination's: no other source would help.
                 raise
             except Exception as error:
-                reason = _reason(error)
+                reason = describe_failure(error)
             # While an error is handled, oslo.log adds it to each line.
             LOG.warning(
                 'Image %(image)s could not be fetched by %(scheme)s, the '
                 'next source is tried: %(reason)s',
                 {'image': image['id'], 'scheme': scheme, 'reason': reason})
+            observe.current().fails(scheme, reason)
+        observe.current().begins('http', size)
         try:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})
@@ -503,7 +512,7 @@ class GlanceImageServiceV2:
     ) -> None:
         report = transfer.transfer(
             source, path, expected.start(), size=image.get('size') or None,
-            progress=_ProgressLog(image['id'], name))
+            progress=_ProgressLog(image['id'], name, observe.current()))
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
             '%(written)d bytes written, in %(seconds).2f s, %(rate).1f MiB/s, '
@@ -512,6 +521,7 @@ class GlanceImageServiceV2:
              'written': report.written, 'seconds': report.seconds,
              'rate': report.size / units.Mi / report.seconds,
              'verified': expected.name})
+        observe.current().ends(name, report, expected.name)
 
     def _request_data(
         self, context: nova_context.RequestContext, image_id: str,

@@ -170,7 +170,21 @@ def ceph_confs() -> Sequence[str]:
             [CONF.libvirt.images_rbd_ceph_conf or _DEFAULT_CONF])
 
 
-def _check_allowed(location: Location, image_id: str) -> None:
+def ceph_user() -> str:
+    """Return the Ceph client, without 'client.'; '' for Ceph's default."""
+    return CONF.glance.rbd_user or CONF.libvirt.rbd_user or ''
+
+
+def client_name() -> str:
+    """Return the whole name of the Ceph client, for people."""
+    return 'client.' + (ceph_user() or 'admin')
+
+
+def check_allowed(location: Location, image_id: str) -> None:
+    """Refuse a location that is not one of this image's own.
+
+    :raises transfer.SourceError: saying why
+    """
     # glance_store names the RBD image like the image. Whoever can set a
     # location must not get at other data by this host's rights in Ceph.
     if location.image != image_id:
@@ -195,7 +209,7 @@ def open_source(
     :raises transfer.SourceError: the location cannot be used
     """
     location = parse(url)
-    _check_allowed(location, image['id'])
+    check_allowed(location, image['id'])
     cluster = find_cluster(location.fsid)
     # A published tempest plugin looks for the beginning of this line.
     LOG.debug('Attempting to export RBD image: [pool_name: %s] '
@@ -261,7 +275,7 @@ class _Export:
         self._arguments = {
             'command': command,
             'conf': cluster.conf,
-            'user': CONF.glance.rbd_user or CONF.libvirt.rbd_user or '',
+            'user': ceph_user(),
             'pool': location.pool,
             'image': location.image,
             'snapshot': location.snapshot,

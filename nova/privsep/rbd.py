@@ -4,7 +4,9 @@
 
 The Ceph keyring of a compute host need not be readable by nova-compute. What
 must be is one image, and this module exports it: it runs ``rbd`` as root with
-its standard output in a FIFO that the unprivileged caller made and reads.
+its standard output in a FIFO that the unprivileged caller made and reads. An
+operator who looks for what is wrong also needs to know whether the cluster
+answers: it can be asked for its fsid.
 
 Nothing else crosses the boundary. No file is created, truncated or opened for
 writing on this side, so a compromised caller gains no way to write as root;
@@ -30,10 +32,20 @@ COMMANDS = ('export', 'export-diff')
 #: Seconds after which any export is ended, however it does.
 LONGEST_EXPORT = 24 * 60 * 60
 
+#: Status of a program that was ended because it took too long, as timeout(1)
+#: has it.
+TOOK_TOO_LONG = 124
+
 #: What ``rbd`` may do as root: read its keyring, whoever owns that.
 _CAPABILITIES = '-all,+dac_read_search'
 
-_ENVIRONMENT = {
+#: What any program is started by.
+_CONFINED = (
+    'setpriv', '--no-new-privs', '--pdeathsig', 'KILL', '--inh-caps=-all',
+    '--bounding-set=' + _CAPABILITIES, '--')
+
+#: All that a program finds in its environment.
+ENVIRONMENT = {
     'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     'LC_ALL': 'C.UTF-8',
 }
@@ -141,6 +153,12 @@ def _check_seconds(what: str, value: int) -> int:
     return value
 
 
+def _identity(user: str) -> list[str]:
+    if user == '':
+        return []
+    return ['--id', _check_for_ceph('user', check_name('user', user))]
+
+
 def _command_line(
     command: str, conf: str, user: str, pool: str, image: str, snapshot: str,
     connect_timeout: int, stall_timeout: int,
@@ -149,17 +167,14 @@ def _command_line(
         raise ValueError('%s is not one of %s'
                          % (reprlib.repr(command), COMMANDS))
     argv = [
-        'setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
-        '--inh-caps=-all', '--bounding-set=' + _CAPABILITIES, '--',
-        'rbd', command,
+        *_CONFINED, 'rbd', command,
         '--conf', _check_conf(conf),
         '--pool', check_name('pool', pool),
         '--image', check_name('image', image),
         '--snap', check_name('snapshot', snapshot),
         '--path', '-', '--no-progress',
+        *_identity(user),
     ]
-    if user != '':
-        argv += ['--id', _check_for_ceph('user', check_name('user', user))]
     connect = str(_check_seconds('connect_timeout', connect_timeout))
     stall = _check_seconds('stall_timeout', stall_timeout)
     patience = str(min(stall * _OSD_PATIENCE, LONGEST_EXPORT))
@@ -202,13 +217,24 @@ def _open_fifo(path: str) -> int:
     return fd
 
 
+def check_conf(conf: str) -> None:
+    """Refuse a ceph.conf that rbd is not to be run with, as root.
+
+    :raises ValueError: its path is not plain, or somebody else than root
+        could have written it
+    :raises OSError: there is no such file
+    """
+    _check_conf(conf)
+    _check_roots_own(conf)
+
+
 class _Child:
     """A running ``rbd`` and what is watched of it until it is gone."""
 
     def __init__(self, argv: list[str], stdout: int) -> None:
         self._process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=stdout,
-            stderr=subprocess.PIPE, cwd='/', env=_ENVIRONMENT, umask=0o077,
+            stderr=subprocess.PIPE, cwd='/', env=ENVIRONMENT, umask=0o077,
             close_fds=True, start_new_session=True)
         assert self._process.stderr is not None
         self._stderr = self._process.stderr.fileno()
@@ -340,7 +366,7 @@ def export(
     argv = _command_line(command, conf, user, pool, image, snapshot,
                          connect_timeout, stall_timeout)
     limit = _check_seconds('time_limit', time_limit)
-    _check_roots_own(conf)
+    check_conf(conf)
     fd = _open_fifo(_check_path('FIFO', fifo))
     try:
         child = _Child(argv, fd)
@@ -350,3 +376,36 @@ def export(
             child.close()
     finally:
         os.close(fd)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(LONGEST_EXPORT + 60)
+def fsid(*, conf: str, user: str, connect_timeout: int) -> tuple[int, str]:
+    """Ask a cluster for its fsid, which needs nothing but a good key.
+
+    :param conf: path of the cluster's ceph.conf, which only root can write
+    :param user: Ceph client, without ``client.``; empty: Ceph's default
+    :param connect_timeout: seconds that the monitors get to answer
+    :returns: 0 and the fsid, or the exit status of ``ceph`` (127: it is not
+        installed, TOOK_TOO_LONG: it was ended) and the last of what it said
+    :raises ValueError: an argument is not what it has to be; nothing was run
+    :raises OSError: there is no such ceph.conf
+    """
+    seconds = _check_seconds('connect_timeout', connect_timeout)
+    check_conf(conf)
+    argv = [
+        *_CONFINED, 'ceph', '--conf', conf, *_identity(user),
+        '--connect-timeout', str(seconds), '--admin-socket=', '--log-file=',
+        '--log-to-file=false', 'fsid',
+    ]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
+            env=ENVIRONMENT, umask=0o077, start_new_session=True,
+            timeout=seconds + _KILLED_SECONDS)
+    except subprocess.TimeoutExpired:
+        return TOOK_TOO_LONG, 'killed: it took longer than %d s' % (
+            seconds + _KILLED_SECONDS)
+    if not done.returncode:
+        return 0, done.stdout.decode('utf-8', 'replace').strip()
+    said = done.stderr[-_STDERR_TAIL:].decode('utf-8', 'replace')
+    return done.returncode, _without_secrets(said)

@@ -324,6 +324,16 @@ class ComputeHost(process.LabFixture):
         """
         return process.run(self._namespace.root_argv(*command))
 
+    def start_as_root(self, *command: process.Argument) -> process.Command:
+        """Start a command as root among the host's mounts.
+
+        It is killed at the latest when the host is cleaned up.
+        """
+        running = process.Command(
+            self._namespace.root_argv(*command), env=self.environment())
+        self.addCleanup(running.end)
+        return running
+
     def leftovers(self, grace: float = 10) -> list[str]:
         """The command lines of what still runs on the host after a while.
 

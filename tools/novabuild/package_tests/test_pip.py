@@ -87,6 +87,10 @@ class PipTestCase(base.TestCase):
                 environment={'PYTHONDONTWRITEBYTECODE': ''})
             self.assertIn(
                 str(self.project.release.version), said.splitlines())
+        self.assertEqual(
+            f'{self.project.version}\n',
+            base.run(self.top / 'venv/bin/nova-image-fetch', '--version',
+                     environment={'PYTHONDONTWRITEBYTECODE': ''}))
         self._check_ours(self._inside(python))
         quick = (*pip, 'install', '--no-deps', '--no-compile',
                  '--find-links', wheels)

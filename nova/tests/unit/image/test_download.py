@@ -34,6 +34,7 @@ import requests
 from nova import context as nova_context
 from nova import exception
 from nova.image import glance
+from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 import nova.privsep.rbd
@@ -193,6 +194,11 @@ class DownloadTestCase(test.NoDBTestCase):
         self.locate(*('mem://%d' % number
                       for number in range(len(outcomes))))
         return handler
+
+    def handle_again(self, *outcomes: bytes | Exception) -> FakeHandler:
+        """As handle(), in the place of the handler there is."""
+        del glance._HANDLERS['mem']
+        return self.handle(*outcomes)
 
     def download(self, **kwargs: ty.Any) -> ty.Any:
         client = ty.cast(glance.GlanceClientWrapper, self.glance)
@@ -388,6 +394,43 @@ class TestSources(DownloadTestCase):
             self.download()
             self.assert_fetched(by_http=True)
 
+    def test_observer(self) -> None:
+        self.handle(broken(), RIGHT)
+        observer = mock.Mock(spec_set=observe.Observer())
+        with observe.watched_by(observer):
+            self.download()
+        size = len(RIGHT)
+        self.assertEqual([
+            mock.call.begins('mem', size),
+            mock.call.fails('mem', 'the cable is broken'),
+            mock.call.begins('mem', size),
+            mock.call.moves(size, size),
+            mock.call.ends('mem', mock.ANY, 'sha256'),
+        ], observer.mock_calls)
+        self.assertEqual(size, observer.ends.call_args.args[1].size)
+        # Nobody else's downloads are watched.
+        self.handle_again(RIGHT)
+        self.download()
+        self.assertEqual(5, len(observer.mock_calls))
+
+    def test_observer_ends_it(self) -> None:
+        self.handle(broken(), RIGHT)
+        for source, count in (('mem', 0), ('http', 2)):
+            handler = self.handle_again(broken(), broken())
+
+            def stop(name: str, size: int | None) -> None:
+                self.assertEqual(len(RIGHT), size)
+                if name == source:
+                    raise PermissionError(name)
+
+            observer = mock.Mock(spec_set=observe.Observer())
+            observer.begins.side_effect = stop
+            with observe.watched_by(observer):
+                self.assertRaises(PermissionError, self.download)
+            self.assertEqual(count, len(handler.calls))
+            self.assertEqual(0, self.glance.methods.count('data'))
+            self.assertEqual([], os.listdir(self.directory))
+
     def test_line_that_tells_how_it_came(self) -> None:
         self.handle(RIGHT)
         report = transfer.Report(3 << 20, 1 << 20, 1.5)
@@ -423,7 +466,8 @@ class TestSources(DownloadTestCase):
         clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
         with (mock.patch.object(glance, 'time', mock.Mock(monotonic=clock)),
               self.logged() as logs):
-            progress = glance._ProgressLog(uuids.image, 'mem')
+            progress = glance._ProgressLog(
+                uuids.image, 'mem', observe.Observer())
             for done in range(1, 7):
                 progress(done, None)
         self.assertEqual(

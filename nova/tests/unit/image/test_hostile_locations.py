@@ -133,7 +133,7 @@ class TestAnyLocation(HostileTestCase):
 
     def _check_allowed(self, location: rbd.Location) -> None:
         try:
-            rbd._check_allowed(location, IMAGE_ID)
+            rbd.check_allowed(location, IMAGE_ID)
             allowed = True
         except transfer.SourceError as error:
             self.assertTrue(str(error).isprintable())
@@ -171,7 +171,7 @@ class TestAnyLocation(HostileTestCase):
         for part in ('images', *parts):
             location = rbd.Location(FSID, part, IMAGE_ID, 'snap')
             try:
-                rbd._check_allowed(location, IMAGE_ID)
+                rbd.check_allowed(location, IMAGE_ID)
                 allowed = True
             except transfer.SourceError:
                 allowed = False

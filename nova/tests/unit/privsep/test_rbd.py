@@ -448,10 +448,10 @@ class TestExport(PrivsepRbdTestCase):
         empty = os.path.join(self.directory, 'bin')
         os.mkdir(empty)
         setpriv = shutil.which(
-            'setpriv', path=nova.privsep.rbd._ENVIRONMENT['PATH'])
+            'setpriv', path=nova.privsep.rbd.ENVIRONMENT['PATH'])
         assert setpriv is not None, 'util-linux is missing'
         os.symlink(setpriv, os.path.join(empty, 'setpriv'))
-        self.set('_ENVIRONMENT', {'PATH': empty})
+        self.set('ENVIRONMENT', {'PATH': empty})
         line = ['setpriv', '--pdeathsig', 'KILL', '--', 'rbd', 'export']
         with mock.patch.object(nova.privsep.rbd, '_command_line',
                                return_value=line):
@@ -582,3 +582,79 @@ class TestExport(PrivsepRbdTestCase):
                 return
             time.sleep(0.01)
         self.fail('%d is still there' % pid)
+
+
+class TestFsid(PrivsepRbdTestCase):
+    """The other thing that a cluster can be asked for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.conf = self.useFixture(fixtures.MockPatchObject(
+            nova.privsep.rbd, '_check_roots_own')).mock
+        # A shell script in the place of what would run ceph.
+        self.program = pathlib.Path(self.directory, 'setpriv')
+
+    def fsid(self, script: str = '', **changes: ty.Any) -> tuple[int, str]:
+        self.program.write_text('#!/bin/sh\n' + script)
+        self.program.chmod(0o755)
+        self.set('_CONFINED', (str(self.program),))
+        return nova.privsep.rbd.fsid(**{
+            'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
+            'connect_timeout': 5, **changes})
+
+    def test_answer(self) -> None:
+        self.assertEqual((0, 'an-fsid'), self.fsid('echo an-fsid'))
+        self.conf.assert_called_once_with('/etc/ceph/ceph.conf')
+
+    def test_what_is_run(self) -> None:
+        self.assertEqual(
+            (0, 'ceph --conf /etc/ceph/ceph.conf --id nova '
+                '--connect-timeout 5 --admin-socket= --log-file= '
+                '--log-to-file=false fsid'), self.fsid('echo "$@"'))
+        self.assertEqual(
+            (0, 'ceph --conf /etc/ceph/ceph.conf --connect-timeout 5 '
+                '--admin-socket= --log-file= --log-to-file=false fsid'),
+            self.fsid('echo "$@"', user=''))
+
+    def test_confined(self) -> None:
+        self.assertEqual(
+            ('setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
+             '--inh-caps=-all', '--bounding-set=-all,+dac_read_search', '--'),
+            nova.privsep.rbd._CONFINED)
+        status, out = self.fsid('env; umask; pwd; ls -l /proc/self/fd')
+        self.assertEqual(0, status)
+        lines = out.splitlines()
+        for line in ('LC_ALL=C.UTF-8', '0077', '/'):
+            self.assertIn(line, lines)
+        self.assertNotIn('HOME=', out)
+        self.assertNotIn(self.directory + '/', out.replace(
+            str(self.program), ''))
+
+    def test_failure(self) -> None:
+        key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
+        self.assertEqual(
+            (13, 'no such key  (not shown)\ndenied'), self.fsid(
+                f'echo no such key {key} >&2; echo denied >&2; exit 13'))
+
+    def test_takes_too_long(self) -> None:
+        self.set('_KILLED_SECONDS', -0.9)
+        status, said = self.fsid('exec sleep 60', connect_timeout=1)
+        self.assertEqual(nova.privsep.rbd.TOOK_TOO_LONG, status)
+        self.assertIn('it took longer than', said)
+
+    def test_bad_arguments(self) -> None:
+        for changes in (
+            {'conf': 'ceph.conf'}, {'conf': '/etc/../ceph.conf'},
+            {'conf': '/etc/ceph.conf,/tmp/x'}, {'conf': '/etc/$name'},
+            {'conf': '--conf'}, {'conf': None}, {'user': '-x'},
+            {'user': 'a/b'}, {'user': 'a@b'}, {'user': 'a b'},
+            {'connect_timeout': 0}, {'connect_timeout': '5'},
+            {'connect_timeout': 1.5},
+        ):
+            self.assertRaises(
+                ValueError, self.fsid, f'touch {self.directory}/run',
+                **changes)
+        self.conf.side_effect = ValueError
+        self.assertRaises(ValueError, self.fsid,
+                          f'touch {self.directory}/run')
+        self.assertFalse(os.path.exists(f'{self.directory}/run'))

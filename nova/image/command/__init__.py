@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What ``nova-image-fetch`` does; see nova.cmd.image_fetch."""

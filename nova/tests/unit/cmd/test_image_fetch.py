@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command line, and the ways in which the command can end."""
+
+from collections.abc import Callable
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import typing as ty
+from unittest import mock
+
+from oslo_serialization import jsonutils
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova.cmd import image_fetch
+from nova.image.command import errors
+from nova.image.command import fetch
+from nova.image.command import findings
+from nova.image.command import host
+from nova.image.command import login
+from nova.image.command import run
+import nova.privsep
+from nova import test
+
+
+class CommandTestCase(test.NoDBTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # What would change this process.
+        self.signal = self.replace(signal, 'signal')
+        self.configure = self.replace(host, 'configure')
+        self.become_service = self.replace(host, 'become_service')
+        self.replace(host, 'prepare')
+        patch = mock.patch('nova.monkey_patch.patch')
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.log_in = self.replace(login, 'log_in')
+        self.replace(nova.privsep.sys_admin_pctxt, 'start')
+
+    def replace(self, where: ty.Any, name: str,
+                **options: ty.Any) -> mock.Mock:
+        patch = mock.patch.object(where, name, **options)
+        self.addCleanup(patch.stop)
+        return patch.start()
+
+    def run_command(self, *argv: str) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error."""
+        out, err = io.StringIO(), io.StringIO()
+        with (contextlib.redirect_stdout(out),
+              contextlib.redirect_stderr(err)):
+            try:
+                status = image_fetch.main(argv)
+            except SystemExit as exc:
+                status = int(exc.code or 0)
+        return status, out.getvalue(), err.getvalue()
+
+
+class TestCommandLine(CommandTestCase):
+    def assert_usage(self, reason: str, *argv: str) -> None:
+        status, out, err = self.run_command(*argv)
+        self.assertEqual((2, ''), (status, out))
+        self.assertIn('usage: nova-image-fetch', err)
+        self.assertIn(reason, err)
+
+    def test_makes_no_sense(self) -> None:
+        for reason, argv in (
+            ('IMAGE_ID is missing', ()),
+            ('IMAGE_ID is missing', ('--json',)),
+            ("'debian-12' is not the id of an image", ('debian-12',)),
+            ("'../x' is not the id of an image", ('../x',)),
+            ('not allowed with', ('--to', 'x', '--cache', uuids.image)),
+            ('not allowed with', ('--to', 'x', '--check', uuids.image)),
+            ('do not go together', ('--check', '--source', 'rbd')),
+            ('invalid choice', ('--source', 'ftp', uuids.image)),
+            ('unrecognized arguments', (uuids.image, uuids.other)),
+            ('expected one argument', ('--to',)),
+        ):
+            self.assert_usage(reason, *argv)
+        self.configure.assert_not_called()
+
+    def test_help_has_every_exit_status(self) -> None:
+        status, out, _err = self.run_command('--help')
+        self.assertEqual(0, status)
+        for one in errors.Status:
+            self.assertRegex(out, rf'(?m)^  {one.value} ')
+
+    def test_options_of_the_configuration(self) -> None:
+        self.replace(run, '_check', return_value=0)
+        self.run_command(
+            '--check', '--config-file', 'a', '--config-file', 'b',
+            '--config-dir', 'c', '--debug')
+        self.configure.assert_called_once_with(['a', 'b'], ['c'], True)
+
+    def test_a_path_is_of_the_directory_it_was_given_in(self) -> None:
+        to_path = self.replace(
+            fetch, 'to_path', side_effect=errors.CommandError('no'))
+        directory = os.getcwd()
+        self.addCleanup(os.chdir, directory)
+        # Becoming the service's user leads elsewhere.
+        self.become_service.side_effect = lambda: os.chdir('/')
+        self.run_command('--to', 'a-new-file', uuids.image)
+        self.assertEqual(os.path.join(directory, 'a-new-file'),
+                         to_path.call_args.args[2])
+
+    def test_schemes_make_no_sense(self) -> None:
+        self.flags(allowed_direct_url_schemes=['ftp'], group='glance')
+        status, out, err = self.run_command(uuids.image)
+        self.assertEqual((3, ''), (status, out))
+        self.assertRegex(err, '^nova-image-fetch: .*no handler for: ftp')
+        self.log_in.assert_not_called()
+
+
+class TestEnds(CommandTestCase):
+    def ends(self, failure: BaseException | Callable[..., ty.Any],
+             *argv: str) -> tuple[int, str, str]:
+        self.replace(fetch, 'to_cache', side_effect=failure)
+        return self.run_command(uuids.image, *argv)
+
+    def test_error(self) -> None:
+        self.assertEqual(
+            (4, '', 'nova-image-fetch: There is none.\n'),
+            self.ends(errors.CommandError(
+                'There is none.', errors.Status.IMAGE)))
+
+    def test_error_in_json(self) -> None:
+        status, out, err = self.ends(errors.CommandError(
+            'There is none.', errors.Status.IMAGE), '--json')
+        self.assertEqual((4, ''), (status, err))
+        self.assertEqual(
+            {'result': 'failed', 'error': 'There is none.', 'status': 4},
+            jsonutils.loads(out))
+
+    def test_error_of_this_host(self) -> None:
+        self.become_service.side_effect = errors.CommandError(
+            'Who?', errors.Status.HOST)
+        self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
+                         self.run_command('--check'))
+
+    def test_interrupted(self) -> None:
+        self.assertEqual((130, '', 'nova-image-fetch: interrupted\n'),
+                         self.ends(KeyboardInterrupt()))
+
+    def test_terminated(self) -> None:
+        def terminate(*_args: object) -> None:
+            handlers = {call.args[0]: call.args[1]
+                        for call in self.signal.call_args_list}
+            handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+        self.assertEqual((143, '', ''), self.ends(terminate))
+
+    def test_unforeseen(self) -> None:
+        self.assertEqual(
+            (1, '', 'nova-image-fetch: ZeroDivisionError: one more (see '
+                    '--debug)\n'),
+            self.ends(ZeroDivisionError('one\nmore')))
+
+    def test_unforeseen_while_looking_for_it(self) -> None:
+        self.replace(fetch, 'to_cache', side_effect=ZeroDivisionError)
+        self.assertRaises(
+            ZeroDivisionError, image_fetch.main, [uuids.image, '--debug'])
+
+    def test_reader_has_gone(self) -> None:
+        # In processes of their own: their standard output is replaced.
+        for option in ('--help', '--check'):
+            reader, writer = os.pipe()
+            os.close(reader)
+            try:
+                done = subprocess.run(
+                    [sys.executable, '-c',
+                     'import sys\n'
+                     'from nova.cmd import image_fetch\n'
+                     'image_fetch._run = print\n'
+                     f'sys.exit(image_fetch.main(["{option}"]))'],
+                    stdout=writer, stderr=subprocess.PIPE, timeout=60,
+                    env=os.environ | {'PYTHONUNBUFFERED': ''})
+            finally:
+                os.close(writer)
+            self.assertEqual((141, b''), (done.returncode, done.stderr))
+
+
+class TestWhatIsDone(CommandTestCase):
+    def test_check(self) -> None:
+        found = [findings.ok('fine')]
+        with mock.patch('nova.image.command.checks.run',
+                        return_value=found) as checks:
+            status, out, err = self.run_command('--check', uuids.image)
+        checks.assert_called_once_with(uuids.image)
+        self.assertEqual((0, ''), (status, err))
+        self.assertIn('fine', out)
+
+    def test_check_has_failed(self) -> None:
+        found = [findings.Finding(
+            'Name', findings.Verdict.FAILED, 'broken', 'Mend it.')]
+        with mock.patch('nova.image.command.checks.run', return_value=found):
+            status, out, err = self.run_command('--check')
+        self.assertEqual((1, ''), (status, err))
+        self.assertIn('Mend it.', out)
+
+    def test_outcome(self) -> None:
+        for argv, name in ((('--to', '/nonexistent'), 'to_path'),
+                           (('--cache',), 'to_cache'), ((), 'to_cache')):
+            with mock.patch.object(
+                    fetch, name, return_value=fetch.Outcome(
+                        uuids.image, '/there', 'cache')) as called:
+                status, out, err = self.run_command(
+                    uuids.image, '--json', *argv)
+            called.assert_called_once()
+            self.assertEqual((0, ''), (status, err))
+            self.assertEqual('/there', jsonutils.loads(out)['path'])
+
+    def test_source(self) -> None:
+        self.replace(fetch, 'to_cache', side_effect=errors.CommandError(''))
+        for source, schemes in (('auto', ['mem']), ('rbd', ['rbd']),
+                                ('http', [])):
+            self.flags(allowed_direct_url_schemes=['mem'],
+                       enable_rbd_download=False, group='glance')
+            self.run_command(uuids.image, '--source', source)
+            self.assertEqual(
+                schemes, fetch.CONF.glance.allowed_direct_url_schemes)
