@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import hashlib
 import os
 import pathlib
+import shutil
 import signal
 from typing import ClassVar
 
@@ -52,6 +53,7 @@ class TestImageFetch(base.LabTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.program = self.host.python.parent / 'nova-image-fetch'
+        self.addCleanup(shutil.rmtree, self.out().parent)
 
     def overlay(self, options: config.Options) -> pathlib.Path:
         """A file for one more --config-file."""
