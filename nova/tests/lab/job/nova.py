@@ -68,7 +68,7 @@ def compute_options(images_type: str) -> config.Options:
             'compute_driver': 'libvirt.LibvirtDriver',
             'heal_instance_info_cache_interval': -1,
             'initial_cpu_allocation_ratio': 16,
-            'report_interval': 3,
+            'report_interval': 1,
             'reserved_host_disk_mb': 0,
             'reserved_host_memory_mb': 0,
             # For the guest to shut down by itself before it is stopped.

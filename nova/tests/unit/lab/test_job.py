@@ -46,12 +46,13 @@ class TestEvidence(testtools.TestCase):
         self.cache = self.directory / '_base'
         self.cache.mkdir()
         self.downloads = 0
-        self.region: Any = types.SimpleNamespace(
+        region: Any = types.SimpleNamespace(
             compute=types.SimpleNamespace(log=self.log),
             host=types.SimpleNamespace(instances=self.directory),
             cloud=types.SimpleNamespace(glance=types.SimpleNamespace(
                 downloads=lambda image_id: self.downloads)))
-        self.evidence = evidence.Evidence(self.region)
+        self.region = region
+        self.evidence = evidence.Evidence(region)
 
     def say(self, *lines):
         with open(self.log, 'a') as file:
