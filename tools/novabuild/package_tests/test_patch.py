@@ -38,10 +38,13 @@ def points(entries: whole.Entries, info: str) -> dict[str, dict[str, str]]:
 
 
 def described(entries: whole.Entries, info: str) -> dict[str, object]:
+    """The metadata of a wheel; the order of requirements has no meaning."""
     text = entries[f'{info}/METADATA'].data
     fields = metadata.Metadata.from_email(text, validate=True)
-    return {name: getattr(fields, name) for name in metadata.parse_email(
+    found = {name: getattr(fields, name) for name in metadata.parse_email(
         text)[0] if name not in OWN_FIELDS}
+    return found | {
+        'requires_dist': sorted(map(str, fields.requires_dist or ()))}
 
 
 class PatchTestCase(base.TestCase):
