@@ -221,9 +221,11 @@ def check_key_manager(known: findings.Known) -> findings.Finding:
 
 def _read_remedy(reason: str, name: str, pool: str) -> str:
     if 'ermission denied' in reason or 'not permitted' in reason:
-        return _("Let it read that pool: ceph auth caps %(name)s mon "
-                 "'profile rbd' osd 'profile rbd-read-only pool=%(pool)s'") % {
-            'name': name, 'pool': pool}
+        # A whole command could take rights away that others rely on.
+        return _("Let it read that pool: to what \"ceph auth get %(name)s\" "
+                 "shows add 'profile rbd' for mon and 'profile rbd-read-only "
+                 "pool=%(pool)s' for osd, by \"ceph auth caps\", which "
+                 "replaces all that it has.") % {'name': name, 'pool': pool}
     if 'No such file' in reason:
         return _('The image is in Glance but not in Ceph any more. Name '
                  'another one.')

@@ -250,9 +250,8 @@ class TestImageFetch(base.LabTestCase):
                 'glance': {'rbd_pool': 'volumes'}})
         self.assert_failed(
             self.findings(no_rights),
-            Read_from_Ceph='not permitted -> .*ceph auth caps '
-            "client.image-fetch mon 'profile rbd' osd 'profile rbd-read-only "
-            "pool=images'",
+            Read_from_Ceph='not permitted -> .*ceph auth get '
+            "client.image-fetch\" .*'profile rbd-read-only pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),

@@ -411,7 +411,7 @@ class TestRead(CheckTestCase):
     def test_not_read(self) -> None:
         for reason, remedy in (
             ('(1) Operation not permitted',
-             "ceph auth caps client.nova .* pool=images'"),
+             "auth get client.nova\" .* pool=images' .*replaces all"),
             ('(13) Permission denied', 'ceph auth caps'),
             ('(2) No such file or directory', 'not in Ceph any more'),
             ('No byte came for 60 seconds', 'ceph health detail'),
