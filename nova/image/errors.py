@@ -8,6 +8,7 @@ name of its own for it.
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 import sys
 import typing as ty
 
@@ -16,17 +17,26 @@ from glanceclient import exc
 from nova import exception
 
 
+def code(error: BaseException) -> ty.Any:
+    """Return the status of an HTTP error, or None of any other one.
+
+    glanceclient has two classes for most, and it differs between releases of
+    Nova which one its tests use.
+    """
+    return error.code if isinstance(error, exc.HTTPException) else None
+
+
 def for_image(image_id: str, error: BaseException) -> BaseException:
     """Translate an error met while reading or writing one image."""
-    match error:
-        case exc.HTTPForbidden() | exc.HTTPUnauthorized():
+    match code(error):
+        case HTTPStatus.FORBIDDEN | HTTPStatus.UNAUTHORIZED:
             return exception.ImageNotAuthorized(image_id=image_id)
-        case exc.HTTPNotFound():
+        case HTTPStatus.NOT_FOUND:
             return exception.ImageNotFound(image_id=image_id)
-        case exc.HTTPBadRequest():
+        case HTTPStatus.BAD_REQUEST:
             return exception.ImageBadRequest(
                 image_id=image_id, response=str(error))
-        case exc.HTTPOverLimit():
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return exception.ImageQuotaExceeded(image_id=image_id)
         case _:
             return error
@@ -34,12 +44,12 @@ def for_image(image_id: str, error: BaseException) -> BaseException:
 
 def for_request(error: BaseException) -> BaseException:
     """Translate an error of a request that is not about one known image."""
-    match error:
-        case exc.HTTPForbidden() | exc.HTTPUnauthorized():
+    match code(error):
+        case HTTPStatus.FORBIDDEN | HTTPStatus.UNAUTHORIZED:
             return exception.Forbidden(str(error))
-        case exc.HTTPNotFound():
+        case HTTPStatus.NOT_FOUND:
             return exception.NotFound(str(error))
-        case exc.HTTPBadRequest():
+        case HTTPStatus.BAD_REQUEST:
             return exception.Invalid(str(error))
         case _:
             return error
@@ -47,10 +57,10 @@ def for_request(error: BaseException) -> BaseException:
 
 def for_delete(image_id: str, error: BaseException) -> BaseException:
     """Translate an error met while deleting an image."""
-    match error:
-        case exc.HTTPConflict():
+    match code(error):
+        case HTTPStatus.CONFLICT:
             return exception.ImageDeleteConflict(reason=str(error))
-        case exc.HTTPNotFound() | exc.HTTPForbidden():
+        case HTTPStatus.NOT_FOUND | HTTPStatus.FORBIDDEN:
             return for_image(image_id, error)
         case _:
             return error
@@ -58,11 +68,12 @@ def for_delete(image_id: str, error: BaseException) -> BaseException:
 
 def for_import(image_id: str, error: BaseException) -> BaseException:
     """Translate an error met while copying an image to another store."""
-    match error:
-        case exc.HTTPConflict():
+    match code(error):
+        case HTTPStatus.CONFLICT:
             return exception.ImageImportImpossible(
                 image_id=image_id, reason=str(error))
-        case exc.HTTPNotFound() | exc.HTTPForbidden() | exc.HTTPBadRequest():
+        case (HTTPStatus.NOT_FOUND | HTTPStatus.FORBIDDEN |
+              HTTPStatus.BAD_REQUEST):
             return for_image(image_id, error)
         case _:
             return error

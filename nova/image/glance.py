@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import functools
+from http import HTTPStatus
 import inspect
 import itertools
 import os
@@ -31,6 +32,7 @@ import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
+from nova.image import compat
 from nova.image import errors
 from nova.image import http
 from nova.image import locations
@@ -42,7 +44,6 @@ from nova.image import verify
 from nova.objects import fields
 from nova.objects import trusted_certs as trusted_certs_obj
 from nova import profiler
-from nova import service_auth
 from nova import utils
 
 
@@ -51,10 +52,10 @@ CONF = nova.conf.CONF
 
 _API_VERSION = 2
 
-# The trouble may be one server's, or over in a second: worth another attempt.
+# What becomes of an attempt to reach a server; see _is_worth_another().
 _CONNECTION_ERRORS = (
     glance_exc.CommunicationError,
-    glance_exc.HTTPServiceUnavailable,
+    glance_exc.HTTPException,
     glance_exc.InvalidEndpoint,
     OSError,
 )
@@ -190,31 +191,25 @@ def describe_failure(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _session_and_auth(
-    context: nova_context.RequestContext,
-) -> tuple[ty.Any, ty.Any]:
-    # The session is shared by all requests, the authentication is each one's.
-    return (
-        service_auth.get_service_auth_session(
-            nova.conf.glance.glance_group.name),
-        service_auth.get_service_user_token_auth_plugin(context))
+def _is_worth_another(error: Exception) -> bool:
+    """Whether the trouble may be one server's, or over in a second."""
+    return errors.code(error) in (None, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _glanceclient_from_endpoint(
     context: nova_context.RequestContext, endpoint: str, version: int,
 ) -> ty.Any:
-    session, auth = _session_and_auth(context)
+    session, auth = compat.session_and_auth(context)
     return glanceclient.Client(
         version, session=session, auth=auth, endpoint_override=endpoint,
         global_request_id=context.global_id)
 
 
 def _endpoint_from_catalog(context: nova_context.RequestContext) -> str:
-    session, auth = _session_and_auth(context)
-    endpoint = utils.get_ksa_adapter(
+    session, auth = compat.session_and_auth(context)
+    endpoint = compat.endpoint(utils.get_ksa_adapter(
         nova.conf.glance.DEFAULT_SERVICE_TYPE, ksa_auth=auth,
-        ksa_session=session, min_version='2.0', max_version='2.latest',
-    ).get_endpoint()
+        ksa_session=session, min_version='2.0', max_version='2.latest'))
     # glanceclient adds the version to every path itself (its bug 1707995);
     # its strip_version() takes a 'v2' out of the host name too (bug 1748009).
     return endpoint and re.sub(r'/v\d+(\.\d+)?/?$', '/', endpoint)
@@ -319,6 +314,8 @@ class GlanceClientWrapper:
                 # where a failure is met by another attempt.
                 return list(result) if inspect.isgenerator(result) else result
             except _CONNECTION_ERRORS as error:
+                if not _is_worth_another(error):
+                    raise
                 LOG.exception(
                     "Can't reach image server '%(server)s' for '%(method)s'; "
                     "retries left: %(retries)d.",
@@ -725,7 +722,7 @@ class GlanceImageServiceV2:
         data: ty.BinaryIO | str,
     ) -> metadata.GlanceImage:
         # Reading a file holds up every greenthread: use a native thread.
-        utils.tpool_wrap(self._client.call)(
+        compat.in_native_thread(self._client.call)(
             context, _API_VERSION, 'upload', args=(image_id, data))
         return self._client.call(
             context, _API_VERSION, 'get', args=(image_id,))

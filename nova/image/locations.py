@@ -23,6 +23,7 @@ import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
+from nova.image import compat
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def read(
 
 def _log_in(image_id: str) -> nova_context.RequestContext:
     try:
-        return nova_context.get_nova_service_user_context()
+        return compat.service_context()
     except exception.InvalidConfiguration as error:
         raise NotTold(_(
             'Glance hides where images are, and [service_user] in nova.conf '

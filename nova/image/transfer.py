@@ -26,8 +26,8 @@ from typing import Self
 
 from nova import exception
 from nova.i18n import _
+from nova.image import compat
 import nova.privsep.utils
-from nova import utils
 
 #: Bytes of one buffer, and how many of them there are.
 BLOCK = 4 * 1024 * 1024
@@ -138,14 +138,14 @@ def transfer(
     with _naming(path), Destination(path) as destination:
         copy = _Copy(source, destination, verifier, size, progress)
         try:
-            utils.tpool_wrap(copy.run)()
+            compat.in_native_thread(copy.run)()
         except BaseException:
             copy.stop()
             raise
         source.finish()
         if verifier is not None:
             verifier.verify()
-        utils.tpool_wrap(destination.commit)()
+        compat.in_native_thread(destination.commit)()
         return Report(copy.size, destination.written,
                       time.monotonic() - started)
 
@@ -167,7 +167,7 @@ def native(name: str) -> ModuleType:
     Threads, queues and polls of a transfer must not be green: they do work
     that would block the hub.
     """
-    eventlet = utils.get_eventlet()
+    eventlet = compat.eventlet()
     if eventlet is None:
         return importlib.import_module(name)
     return eventlet.patcher.original(name)

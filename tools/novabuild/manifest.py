@@ -3,14 +3,16 @@
 """Say in the release's own packaging files what setup.cfg adds.
 
 This is the one place that knows how a released source archive is described:
-entry points and package data in pyproject.toml, requirements in
-requirements.txt, which pbr reads.
+requirements in requirements.txt, which pbr reads, and all else in
+pyproject.toml, or, up to Nova 32, in setup.cfg.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import configupdater
 import tomlkit
 import tomlkit.exceptions
 
@@ -19,6 +21,7 @@ from novabuild import errors
 from novabuild import project
 
 _PROJECT = 'pyproject.toml'
+_SETUP = 'setup.cfg'
 _REQUIREMENTS = 'requirements.txt'
 _SCRIPTS = {'console_scripts': 'scripts', 'gui_scripts': 'gui-scripts'}
 
@@ -35,9 +38,9 @@ def changed(
     :raises BuildError: the release is described in another way
     """
     result = {}
-    if ours.entry_points or data:
-        before = _text(released, _PROJECT)
-        result[_PROJECT] = _project(before, ours.entry_points, data)
+    if ours.entry_points or ours.requires_python or data:
+        name, described = _description(released)
+        result[name] = described(_text(released, name), ours, data)
     if ours.requires:
         before = _text(released, _REQUIREMENTS)
         result[_REQUIREMENTS] = _requirements(before, ours.requires)
@@ -47,27 +50,72 @@ def changed(
     }
 
 
+def _description(
+    released: dict[str, archive.Entry],
+) -> tuple[str, Callable[[str, project.Project, Sequence[str]], str]]:
+    """Give the name of the file that describes the package, and its form."""
+    try:
+        document = tomlkit.parse(_text(released, _PROJECT))
+    except tomlkit.exceptions.TOMLKitError as exc:
+        raise errors.BuildError(_unknown(f'{_PROJECT}: {exc}')) from exc
+    if 'name' in document.get('project', {}):
+        return _PROJECT, _project
+    if _SETUP in released:
+        return _SETUP, _setup
+    raise errors.BuildError(_unknown(f'{_PROJECT} has no project name'))
+
+
 def _text(released: dict[str, archive.Entry], name: str) -> str:
     if name not in released:
         raise errors.BuildError(_unknown(f'it has no {name}'))
     return released[name].data.decode()
 
 
-def _project(
-    text: str, entry_points: dict[str, dict[str, str]], data: Sequence[str],
-) -> str:
-    try:
-        document = tomlkit.parse(text)
-    except tomlkit.exceptions.TOMLKitError as exc:
-        raise errors.BuildError(_unknown(f'{_PROJECT}: {exc}')) from exc
-    if 'name' not in document.get('project', {}):
-        raise errors.BuildError(_unknown(f'{_PROJECT} has no project name'))
-    for group, points in entry_points.items():
+def _project(text: str, ours: project.Project, data: Sequence[str]) -> str:
+    document = tomlkit.parse(text)
+    if ours.requires_python:
+        _merge(document, ('project',), {
+            'requires-python': ours.requires_python})
+    for group, points in ours.entry_points.items():
         key = _SCRIPTS.get(group)
         place = ('project', key) if key else ('project', 'entry-points', group)
         _merge(document, place, points)
     _merge(document, ('tool', 'setuptools', 'package-data'), _packages(data))
     return tomlkit.dumps(document)
+
+
+def _setup(text: str, ours: project.Project, data: Sequence[str]) -> str:
+    document = configupdater.ConfigUpdater(delimiters=('=',))
+    # Names of entry points are case-sensitive.
+    document.optionxform = str  # type: ignore[method-assign,assignment]
+    try:
+        document.read_string(text)
+    except configupdater.ParsingError as exc:
+        raise errors.BuildError(_unknown(f'{_SETUP}: {exc}')) from exc
+    if not document.has_option('metadata', 'name'):
+        raise errors.BuildError(_unknown(f'{_SETUP} has no name'))
+    if ours.requires_python:
+        document.set('metadata', 'python_requires', ours.requires_python)
+    for group, points in ours.entry_points.items():
+        _add(document, 'entry_points', group, [
+            f'{name} = {value}' for name, value in points.items()])
+    for package, names in _packages(data).items():
+        _add(document, 'options.package_data', package, names)
+    return str(document)
+
+
+def _add(
+    document: configupdater.ConfigUpdater, section: str, option: str,
+    lines: Sequence[str],
+) -> None:
+    """Put lines at the end of an option; make it if there is none."""
+    if not document.has_section(section):
+        document.add_section(section)
+    present = (document[section][option].as_list()
+               if document.has_option(section, option) else [])
+    document.set(section, option)
+    document[section][option].set_values(
+        [*present, *lines], indent='\t')
 
 
 def _packages(data: Sequence[str]) -> dict[str, list[str]]:

@@ -34,6 +34,8 @@ def merged(released: bytes, ours: project.Project) -> bytes:
     _append(message, 'Project-URL', ours.project_urls)
     _append(message, 'License-File', ours.license_files)
     _append(message, 'Requires-Dist', ours.requires)
+    if ours.requires_python:
+        _set(message, 'Requires-Python', ours.requires_python)
     if ours.readme is not None:
         _set(message, 'Description-Content-Type', 'text/x-rst')
         message.set_payload(_readme(ours))

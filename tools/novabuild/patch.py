@@ -86,7 +86,7 @@ def changed(ours: project.Project, released: Entries) -> Entries:
         raise errors.BuildError(
             '[nova_release] remove in setup.cfg names files that the source '
             f'archive does not have: {", ".join(missing)}.')
-    layer = tree.overlay(ours.root)
+    layer = tree.overlay(ours)
     result = {
         name: entry for name, entry in released.items()
         if name not in ours.release.remove

@@ -3,28 +3,34 @@
 """What setup.cfg says about the wheel to build.
 
 The keys are those of setuptools' declarative setup.cfg, as far as they are
-needed, and a section of our own, ``[nova_release]``, that pins the release.
+needed, and sections of our own that pin the released Nova: ``[nova_release]``,
+and ``[nova_release:VERSION]`` for each other one that can be built from.
 """
 
 import configparser
 from dataclasses import dataclass
+import os
 import pathlib
 import re
 
 from packaging import requirements
+from packaging import specifiers
 from packaging import version
 
 from novabuild import errors
 
+RELEASE_VARIABLE = 'NOVA_RELEASE'
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 _KEYS = {
     'metadata': {
         'name', 'version', 'description', 'long_description', 'classifiers',
         'project_urls', 'license_files',
     },
-    'options': {'install_requires'},
+    'options': {'install_requires', 'python_requires'},
     'nova_release': {'version', 'sha256', 'sdist_sha256', 'remove'},
 }
+_OTHER = 'nova_release:'
+_OTHER_KEYS = _KEYS['nova_release'] - {'version'}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Project:
     classifiers: tuple[str, ...]
     project_urls: tuple[str, ...]
     license_files: tuple[str, ...]
+    requires_python: str
     requires: tuple[str, ...]
     entry_points: dict[str, dict[str, str]]
     release: Release
@@ -60,7 +67,11 @@ class Project:
 def load(root: pathlib.Path) -> Project:
     """Read ``setup.cfg`` in ``root``.
 
-    :raises BuildError: it is missing, incomplete, or says something unknown
+    The environment variable NOVA_RELEASE says which of the pinned releases to
+    build from; without it, it is the one in ``[nova_release]``.
+
+    :raises BuildError: it is missing, incomplete, or says something unknown,
+        or pins no such release
     """
     path = root / 'setup.cfg'
     parser = _parser()
@@ -70,7 +81,7 @@ def load(root: pathlib.Path) -> Project:
     except (OSError, UnicodeDecodeError, configparser.Error) as exc:
         raise errors.BuildError(f'Cannot read {path}: {exc}') from exc
     try:
-        return _project(root, parser)
+        return _project(root, parser, os.environ.get(RELEASE_VARIABLE))
     except errors.BuildError as exc:
         raise errors.BuildError(f'{path}: {exc}') from exc
 
@@ -91,34 +102,55 @@ def _parser() -> configparser.RawConfigParser:
 
 def _project(
     root: pathlib.Path, parser: configparser.RawConfigParser,
+    wanted: str | None,
 ) -> Project:
     _refuse_unknown_keys(parser)
-    release = Release(
-        version=_version(parser, 'nova_release'),
-        sha256=_sha256(parser, 'sha256'),
-        sdist_sha256=_sha256(parser, 'sdist_sha256'),
-        remove=_list(parser, 'nova_release', 'remove'),
-    )
-    project = Project(
+    usual = _version(parser, 'nova_release')
+    own = _version(parser, 'metadata')
+    _check_versions(own, usual)
+    release = _release(parser, usual, wanted)
+    return Project(
         root=root,
         name=_required(parser, 'metadata', 'name'),
-        version=_version(parser, 'metadata'),
+        version=version.Version(f'{release.version}+{own.local}'),
         summary=_required(parser, 'metadata', 'description'),
         readme=_readme(parser),
         classifiers=_list(parser, 'metadata', 'classifiers'),
         project_urls=_project_urls(parser),
         license_files=_list(parser, 'metadata', 'license_files'),
+        requires_python=_requires_python(parser),
         requires=_requires(parser),
         entry_points=_entry_points(parser),
         release=release,
     )
-    _check_versions(project.version, release.version)
-    return project
+
+
+def _release(
+    parser: configparser.RawConfigParser, usual: version.Version,
+    wanted: str | None,
+) -> Release:
+    pinned = {str(usual): 'nova_release'} | {
+        section.removeprefix(_OTHER): section
+        for section in parser.sections() if section.startswith(_OTHER)}
+    chosen = wanted or str(usual)
+    if chosen not in pinned:
+        raise errors.BuildError(
+            f'{RELEASE_VARIABLE} is {chosen}, and no such release is pinned '
+            f'here. Set it to one of {", ".join(sorted(pinned))}.')
+    section = pinned[chosen]
+    return Release(
+        version=_parsed_version(section, chosen),
+        sha256=_sha256(parser, section, 'sha256'),
+        sdist_sha256=_sha256(parser, section, 'sdist_sha256'),
+        remove=_list(parser, section, 'remove'),
+    )
 
 
 def _refuse_unknown_keys(parser: configparser.RawConfigParser) -> None:
-    for section, known in _KEYS.items():
-        if not parser.has_section(section):
+    for section in parser.sections():
+        known = (_OTHER_KEYS if section.startswith(_OTHER) else
+                 _KEYS.get(section))
+        if known is None:
             continue
         unknown = sorted(set(parser.options(section)) - known)
         if unknown:
@@ -146,7 +178,10 @@ def _list(
 def _version(
     parser: configparser.RawConfigParser, section: str,
 ) -> version.Version:
-    text = _required(parser, section, 'version')
+    return _parsed_version(section, _required(parser, section, 'version'))
+
+
+def _parsed_version(section: str, text: str) -> version.Version:
     try:
         return version.Version(text)
     except version.InvalidVersion as exc:
@@ -163,11 +198,13 @@ def _check_versions(
             f'local label: {released}+LABEL.')
 
 
-def _sha256(parser: configparser.RawConfigParser, key: str) -> str:
-    text = _required(parser, 'nova_release', key).lower()
+def _sha256(
+    parser: configparser.RawConfigParser, section: str, key: str,
+) -> str:
+    text = _required(parser, section, key).lower()
     if not _SHA256.fullmatch(text):
         raise errors.BuildError(
-            f'[nova_release] {key} is not 64 hexadecimal digits: {text}')
+            f'[{section}] {key} is not 64 hexadecimal digits: {text}')
     return text
 
 
@@ -195,6 +232,17 @@ def _project_urls(parser: configparser.RawConfigParser) -> tuple[str, ...]:
                 f'"Label = URL": {line}')
         urls.append(f'{label}, {url}')
     return tuple(urls)
+
+
+def _requires_python(parser: configparser.RawConfigParser) -> str:
+    text = parser.get('options', 'python_requires', fallback='').strip()
+    try:
+        specifiers.SpecifierSet(text)
+    except specifiers.InvalidSpecifier as exc:
+        raise errors.BuildError(
+            '[options] python_requires must be like ">=3.11", '
+            f'not "{text}".') from exc
+    return text
 
 
 def _requires(parser: configparser.RawConfigParser) -> tuple[str, ...]:

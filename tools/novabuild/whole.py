@@ -70,7 +70,7 @@ def entries(ours: project.Project, released: Entries) -> Entries:
     :param released: the files of the released wheel
     :raises BuildError: the tree and the release do not fit together
     """
-    layer = tree.overlay(ours.root)
+    layer = tree.overlay(ours)
     result = _kept(ours, released) | layer | dist_info(ours, released)
     _check_packages(layer, released, result)
     return result

@@ -11,6 +11,7 @@ import re
 import unittest
 
 from novabuild import archive
+from novabuild import project
 from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -95,7 +96,7 @@ def _installed_overlay() -> dict[str, archive.Entry]:
     if spec is None or spec.origin is None:
         raise SuiteError('Nova is not installed here. Run the tests by tox.')
     installed = pathlib.Path(spec.origin).parents[1]
-    overlay = tree.overlay(ROOT)
+    overlay = tree.overlay(project.load(ROOT))
     for name, entry in overlay.items():
         path = installed / name
         if not path.is_file() or path.read_bytes() != entry.data:

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What ``nova-image-fetch`` does; see nova.cmd.image_fetch."""
+"""What ``nova-image-fetch`` does; see nova.image.command.main."""

@@ -21,9 +21,9 @@ from oslo_log import log as logging
 from oslo_privsep import priv_context
 
 import nova.conf
-from nova import config
 from nova.i18n import _
 from nova.image.command import errors
+from nova.image import compat
 from nova import objects
 from nova import utils
 
@@ -57,8 +57,7 @@ def configure(
     for path in directories:
         argv += ['--config-dir', path]
     try:
-        config.parse_args(
-            argv, configure_db=False, init_rpc=False, prog=_SERVICE)
+        compat.read_configuration(argv, _SERVICE)
         _look_at_all_values()
     except cfg.Error as exc:
         raise errors.CommandError(

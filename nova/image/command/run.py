@@ -22,7 +22,7 @@ from nova.image.command import watching
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say, and tell what came of it.
 
-    :param args: as nova.cmd.image_fetch understands them
+    :param args: as nova.image.command.main understands them
     :returns: the exit status
     """
     # The working directory may change with the user.

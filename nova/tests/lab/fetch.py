@@ -11,8 +11,11 @@ OS_PROJECT_NAME, and OS_TOKEN or OS_USERNAME with OS_PASSWORD.
 """
 
 if __name__ == '__main__':
+    import os
+    # On threads unless told otherwise, whatever this release does by itself.
+    os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true')
     from nova import monkey_patch
-    monkey_patch.patch(backend='threading')
+    monkey_patch.patch()
 
 import argparse
 from collections.abc import Mapping

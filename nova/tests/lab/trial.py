@@ -7,8 +7,11 @@ of the functions below; each line of standard output answers one.
 """
 
 if __name__ == '__main__':
+    import os
+    # On threads unless told otherwise, whatever this release does by itself.
+    os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true')
     from nova import monkey_patch
-    monkey_patch.patch(backend='threading')
+    monkey_patch.patch()
 
 from collections.abc import Callable
 import dataclasses
@@ -24,12 +27,12 @@ from keystoneauth1 import session as ks_session
 from oslo_serialization import jsonutils
 
 import nova.conf
+from nova.image import compat
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.path
 import nova.privsep.rbd
 from nova.tests.lab import fetch as lab_fetch
-from nova import utils
 
 CONF = nova.conf.CONF
 
@@ -58,13 +61,13 @@ class Service:
     def serve(self) -> None:
         """Answer requests until there are no more."""
         # By a native thread, which does not keep the green ones waiting.
-        read = utils.tpool_wrap(sys.stdin.readline)
+        read = compat.in_native_thread(sys.stdin.readline)
         while line := read():
             request = jsonutils.loads(line)
             self._start(request.pop('id'), request)
 
     def _start(self, number: int, request: Answer) -> None:
-        eventlet = utils.get_eventlet()
+        eventlet = compat.eventlet()
         if eventlet is None:
             threading.Thread(target=self._work, args=(number, request),
                              name='request', daemon=True).start()
@@ -82,7 +85,7 @@ class Service:
             answer = {'error': type(exc).__name__, 'message': str(exc)}
         answer.setdefault('seconds', round(time.monotonic() - begin, 3))
         answer['log'] = self._recorder.lines[log:]
-        if utils.get_eventlet() is None:
+        if compat.eventlet() is None:
             threading.current_thread().name = _ANSWERED
         with self._lock:
             print(jsonutils.dumps({'id': number, **answer}, default=str),
@@ -95,7 +98,7 @@ class Service:
         meter.stop()
         # A hash of the whole file would keep other green threads waiting.
         return dataclasses.asdict(
-            utils.tpool_wrap(lab_fetch.report)(path, meter, [], digest))
+            compat.in_native_thread(lab_fetch.report)(path, meter, [], digest))
 
     def reload(self) -> Answer:
         """Read nova.conf again."""

@@ -3,7 +3,6 @@
 """The build as people use it: by pip, with the real release."""
 
 import base64
-import configparser
 import hashlib
 from importlib import util
 import json
@@ -58,9 +57,7 @@ class PipTestCase(base.TestCase):
     def test_wrong_hash(self):
         source = self.copy('source')
         path = source / 'setup.cfg'
-        parser = configparser.RawConfigParser()
-        parser.read(path)
-        pinned = parser['nova_release']['sha256']
+        pinned = self.project.release.sha256
         path.write_text(path.read_text().replace(pinned, '0' * 64))
         folder, said = self.wheel(source, 'wheels', ok=False)
         self.assertIn(f'its SHA-256 is {pinned}', ' '.join(said.split()))
@@ -120,7 +117,7 @@ class PipTestCase(base.TestCase):
 
     def _check_ours(self, inside: dict[str, Any]) -> None:
         self.assertEqual(str(self.project.version), inside['version'])
-        for path, entry in tree.overlay(base.ROOT).items():
+        for path, entry in tree.overlay(self.project).items():
             self.assertEqual(
                 hashlib.sha256(entry.data).hexdigest(),
                 inside['record'][path][1])

@@ -77,7 +77,8 @@ class TestCase(testtools.TestCase):
         self.sdist = pathlib.Path(folder, 'nova-1.2.0.tar.gz')
         self.output = pathlib.Path(folder, 'output')
         self.output.mkdir()
-        self.useFixture(fixtures.EnvironmentVariable('SOURCE_DATE_EPOCH'))
+        for name in ('SOURCE_DATE_EPOCH', 'NOVA_RELEASE'):
+            self.useFixture(fixtures.EnvironmentVariable(name))
         self.release(RELEASED)
         self.release_source(SDIST)
         self.write('LICENSE', 'Apache\n')

@@ -43,6 +43,11 @@ class MergedTestCase(base.TestCase):
                          message.get_all('Requires-Dist'))
         self.assertEqual(['LICENSE'], message.get_all('License-File'))
 
+    def test_pythons(self):
+        self.configure(rest='[options]\npython_requires = >=3.12\n')
+        message = email.message_from_bytes(self._merged())
+        self.assertEqual(['>=3.12'], message.get_all('Requires-Python'))
+
     def test_readme(self):
         self.configure(metadata='long_description = file: README.rst\n')
         self.write('README.rst', 'Ours\n====\n\n\u20ac\n')

@@ -133,6 +133,46 @@ class ManifestTestCase(PatchTestCase):
             b'"nova.image" = ["keys.json"]\n'
             b'"nova.lab" = ["a.txt", "b.txt"]\n\n'))
 
+    def _setup_cfg(self, text: str) -> None:
+        self.release_source(base.SDIST | {
+            'pyproject.toml': '[build-system]\n', 'setup.cfg': text})
+
+    def test_setup_cfg(self):
+        self._setup_cfg(
+            '[metadata]\nname = nova\npython_requires = >=3.10\n\n'
+            '[entry_points]\n# the usual ones\nconsole_scripts =\n'
+            '\tnova-Manage = nova.cmd.manage:main\nlast = \n\tA = b\n\n')
+        self.write('nova/lab/__init__.py', '')
+        self.write('nova/lab/a.txt', '')
+        self.configure(rest=(
+            '[options]\npython_requires = >=3.11\n'
+            '[options.entry_points]\nconsole_scripts =\n'
+            '    nova-Fetch = nova.cmd.fetch:main\n'))
+        patched = self._patched()
+        self.assertEqual(b'[build-system]\n', patched['pyproject.toml'].data)
+        self.assertEqual(
+            '[metadata]\nname = nova\npython_requires = >=3.11\n\n'
+            '[entry_points]\n# the usual ones\nconsole_scripts =\n'
+            '\tnova-Manage = nova.cmd.manage:main\n'
+            '\tnova-Fetch = nova.cmd.fetch:main\nlast = \n\tA = b\n\n'
+            '[options.package_data]\nnova.lab =\n\ta.txt\n',
+            patched['setup.cfg'].data.decode())
+
+    def test_setup_cfg_in_an_unknown_form(self):
+        self._configure(
+            points='console_scripts =\n    nova-fetch = nova.cmd.fetch:main')
+        for text in ('[files]\n', 'name = nova\n'):
+            self._setup_cfg(text)
+            self.assertIn('unknown way: setup.cfg', self._error())
+
+    def test_pythons(self):
+        self.configure(rest='[options]\npython_requires = >=3.11\n')
+        self.assertEqual(
+            base.PYPROJECT.replace(
+                '"dependencies"]\n',
+                '"dependencies"]\nrequires-python = ">=3.11"\n'),
+            self._patched()['pyproject.toml'].data.decode())
+
     def test_nothing_to_say(self):
         self.assertEqual(
             base.PYPROJECT.encode(), self._patched()['pyproject.toml'].data)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import fixtures
 from packaging import version
 
 from novabuild import errors
@@ -48,6 +49,53 @@ class LoadTestCase(base.TestCase):
         self.assertIsNone(loaded.readme)
         self.assertEqual({}, loaded.entry_points)
         self.assertEqual((), loaded.release.remove)
+
+    def _pin(self, text: str) -> None:
+        self.configure(rest=(
+            '[nova_release:1.1.0]\n'
+            f'sha256 = {"a" * 64}\nsdist_sha256 = {"b" * 64}\n{text}'))
+
+    def _want(self, release: str) -> None:
+        self.useFixture(fixtures.EnvironmentVariable('NOVA_RELEASE', release))
+
+    def test_another_release(self):
+        self._pin('remove =\n    nova/image/older.py\n')
+        self._want('1.1.0')
+        loaded = project.load(self.root)
+        self.assertEqual(version.Version('1.1.0+rbd.1'), loaded.version)
+        self.assertEqual(
+            project.Release(version.Version('1.1.0'), 'a' * 64, 'b' * 64,
+                            ('nova/image/older.py',)), loaded.release)
+
+    def test_usual_release(self):
+        self._pin('')
+        for wanted in ('', '1.2.0'):
+            self._want(wanted)
+            loaded = project.load(self.root)
+            self.assertEqual(version.Version('1.2.0+rbd.1'), loaded.version)
+            self.assertNotEqual('a' * 64, loaded.release.sha256)
+
+    def test_release_that_is_not_pinned(self):
+        self._pin('')
+        self._want('1.1')
+        self.assertIn('NOVA_RELEASE is 1.1, and no such release is pinned '
+                      'here. Set it to one of 1.1.0, 1.2.0.', self._error())
+
+    def test_other_release_that_says_its_version_twice(self):
+        self._pin('version = 1.1.0\n')
+        self.assertIn('[nova_release:1.1.0] has keys this build does not '
+                      'know: version.', self._error())
+
+    def test_other_release_without_a_hash(self):
+        self.configure(rest='[nova_release:1.1.0]\n')
+        self._want('1.1.0')
+        self.assertIn('[nova_release:1.1.0] sha256 is missing', self._error())
+
+    def test_pythons(self):
+        self.configure(rest='[options]\npython_requires = >=3.11\n')
+        self.assertEqual('>=3.11', project.load(self.root).requires_python)
+        self.configure(rest='[options]\npython_requires = 3.11\n')
+        self.assertIn('must be like ">=3.11", not "3.11"', self._error())
 
     def test_missing_file(self):
         (self.root / 'setup.cfg').unlink()

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import shutil
 import subprocess
 
+from novabuild import archive
 from novabuild import errors
+from novabuild import project
 from novabuild.tests import base
 from novabuild import tree
 
 
 class OverlayTestCase(base.TestCase):
+
+    def _error(self) -> errors.BuildError:
+        return self.assertRaises(
+            errors.BuildError, tree.overlay, project.load(self.root))
 
     def test_leftovers_stay_out(self):
         self.write('nova/tests/lab/constraints.txt', 'tox==4\n')
@@ -17,23 +24,37 @@ class OverlayTestCase(base.TestCase):
             self.write(name, '')
         self.assertEqual(
             ['nova/image/glance.py', 'nova/tests/lab/constraints.txt'],
-            list(tree.overlay(self.root)))
+            list(tree.overlay(project.load(self.root))))
 
     def test_modes(self):
         script = self.write('nova/image/fetch.sh', '#!/bin/sh\n')
         script.chmod(0o700)
-        found = tree.overlay(self.root)
+        found = tree.overlay(project.load(self.root))
         self.assertEqual(0o755, found['nova/image/fetch.sh'].mode)
         self.assertEqual(0o644, found['nova/image/glance.py'].mode)
 
     def test_symbolic_link(self):
         (self.root / 'nova/image/link.py').symlink_to('glance.py')
-        exc = self.assertRaises(errors.BuildError, tree.overlay, self.root)
+        exc = self._error()
         self.assertIn('link.py is not a plain file', str(exc))
 
     def test_no_files(self):
-        exc = self.assertRaises(errors.BuildError, tree.overlay, self.output)
+        shutil.rmtree(self.root / 'nova')
+        exc = self._error()
         self.assertIn('nothing to lay over the released Nova', str(exc))
+
+    def test_other_form_for_a_release(self):
+        self.write('releases/1.2.0/nova/image/glance.py', 'for = "1.2"\n')
+        self.write('releases/1.1.0/nova/image/glance.py', 'for = "1.1"\n')
+        found = tree.overlay(project.load(self.root))
+        self.assertEqual(
+            {'nova/image/glance.py': archive.Entry(b'for = "1.2"\n')}, found)
+
+    def test_other_form_of_nothing(self):
+        self.write('releases/1.2.0/nova/image/glnace.py', '')
+        self.assertIn(
+            'files that nova/ has not: nova/image/glnace.py',
+            str(self._error()))
 
 
 class SourceTestCase(base.TestCase):

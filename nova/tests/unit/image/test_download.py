@@ -33,6 +33,7 @@ import requests
 
 from nova import context as nova_context
 from nova import exception
+from nova.image import compat
 from nova.image import glance
 from nova.image import observe
 from nova.image import rbd
@@ -178,7 +179,7 @@ class DownloadTestCase(test.NoDBTestCase):
         self.useFixture(fixtures.MockPatch(
             'nova.image.glance._RANKS', {'rbd': rbd.rank}))
         self.login = self.useFixture(fixtures.MockPatchObject(
-            nova_context, 'get_nova_service_user_context',
+            compat, 'service_context',
             return_value=nova_context.RequestContext(
                 uuids.nova, uuids.service, overwrite=False))).mock
 

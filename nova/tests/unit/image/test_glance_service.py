@@ -16,6 +16,7 @@ from requests_mock.contrib import fixture as requests_mock_fixture
 
 from nova import context as nova_context
 from nova import exception
+from nova.image import compat
 from nova.image import glance
 from nova import objects
 from nova import test
@@ -57,15 +58,16 @@ class TestServers(ServiceTestCase):
         self.assertEqual(SERVERS, glance.CONF.glance.api_servers)
 
     @mock.patch('nova.utils.get_ksa_adapter')
-    @mock.patch.object(glance, '_session_and_auth', return_value=('s', 'a'))
+    @mock.patch.object(compat, 'session_and_auth', return_value=('s', 'a'))
+    @mock.patch.object(compat, 'endpoint', return_value=None)
     def test_no_endpoint_in_the_catalog(
-        self, _auth: mock.Mock, adapter: mock.Mock,
+        self, endpoint: mock.Mock, _auth: mock.Mock, adapter: mock.Mock,
     ) -> None:
-        adapter.return_value.get_endpoint.return_value = None
         self.assertIsNone(glance.generate_glance_url(self.context))
         adapter.assert_called_once_with(
             'image', ksa_auth='a', ksa_session='s', min_version='2.0',
             max_version='2.latest')
+        endpoint.assert_called_once_with(adapter.return_value)
 
     def test_image_url(self) -> None:
         self.flags(api_servers=SERVERS[:1], group='glance')
@@ -468,7 +470,7 @@ class TestWithRealClient(test.NoDBTestCase):
                    group='glance')
         auth = token_endpoint.Token('http://one:9292', 'token')
         self.useFixture(fixtures.MockPatchObject(
-            glance, '_session_and_auth',
+            compat, 'session_and_auth',
             return_value=(ks_session.Session(), auth)))
         self.useFixture(fixtures.MockPatch('time.sleep'))
         self.context = nova_context.RequestContext(

@@ -16,6 +16,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context as nova_context
 from nova import exception
+from nova.image import compat
 from nova.image import locations
 from nova import test
 
@@ -94,7 +95,7 @@ class AskTestCase(test.NoDBTestCase):
             uuids.nova, uuids.service, user_auth_plugin=mock.sentinel.auth,
             overwrite=False)
         self.login = self.useFixture(fixtures.MockPatchObject(
-            nova_context, 'get_nova_service_user_context',
+            compat, 'service_context',
             return_value=self.own)).mock
 
     def ask(self, *outcomes: ty.Any) -> list[str]:

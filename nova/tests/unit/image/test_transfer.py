@@ -27,10 +27,10 @@ import hypothesis
 from hypothesis import configuration
 from hypothesis import strategies
 
+from nova.image import compat
 from nova.image import transfer
 import nova.privsep.utils
 from nova import test
-from nova import utils
 
 #: For tests of many small images: what is 4 MiB otherwise.
 SMALL = 128 * 1024
@@ -45,7 +45,7 @@ class LeakCheck(fixtures.Fixture):
 
     def _setUp(self) -> None:
         # Under eventlet the first use makes threads that stay.
-        utils.tpool_wrap(os.getpid)()
+        compat.in_native_thread(os.getpid)()
         self._before = self._resources()
         self.addCleanup(self.check)
 
@@ -857,7 +857,7 @@ class TestKilled(TransferTestCase):
 
             return call
 
-        self.replace(utils, 'tpool_wrap', kill_the_caller)
+        self.replace(compat, 'in_native_thread', kill_the_caller)
         source = MemorySource([(0, noise(transfer.BLOCK))], endless=True)
         self.assertRaises(
             KeyboardInterrupt, transfer.transfer, source, self.path)
@@ -891,7 +891,7 @@ class TestKilled(TransferTestCase):
 
             return call
 
-        self.replace(utils, 'tpool_wrap', kill_the_caller)
+        self.replace(compat, 'in_native_thread', kill_the_caller)
         self.assertRaises(
             KeyboardInterrupt, transfer.transfer,
             Mute([(0, b'x')], endless=True), self.path)
@@ -924,7 +924,7 @@ class TestMemory(TransferTestCase):
         :param failed: eventlet, where it is used, keeps the traceback of an
             error for the collector, and so what is in its frames
         """
-        kept = 2 if failed and utils.get_eventlet() is not None else 0
+        kept = 2 if failed and compat.eventlet() is not None else 0
         self.assertEqual(transfer.BLOCKS, len(self.maps))
         self.assertLessEqual(len([each for each in self.maps if each()]),
                              kept, 'buffers are left to the collector')

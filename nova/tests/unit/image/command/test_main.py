@@ -15,12 +15,12 @@ from unittest import mock
 from oslo_serialization import jsonutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
-from nova.cmd import image_fetch
 from nova.image.command import errors
 from nova.image.command import fetch
 from nova.image.command import findings
 from nova.image.command import host
 from nova.image.command import login
+from nova.image.command import main
 from nova.image.command import run
 import nova.privsep
 from nova import test
@@ -52,7 +52,7 @@ class CommandTestCase(test.NoDBTestCase):
         with (contextlib.redirect_stdout(out),
               contextlib.redirect_stderr(err)):
             try:
-                status = image_fetch.main(argv)
+                status = main.main(argv)
             except SystemExit as exc:
                 status = int(exc.code or 0)
         return status, out.getvalue(), err.getvalue()
@@ -160,7 +160,7 @@ class TestEnds(CommandTestCase):
     def test_unforeseen_while_looking_for_it(self) -> None:
         self.replace(fetch, 'to_cache', side_effect=ZeroDivisionError)
         self.assertRaises(
-            ZeroDivisionError, image_fetch.main, [uuids.image, '--debug'])
+            ZeroDivisionError, main.main, [uuids.image, '--debug'])
 
     def test_reader_has_gone(self) -> None:
         # In processes of their own: their standard output is replaced.
@@ -171,9 +171,9 @@ class TestEnds(CommandTestCase):
                 done = subprocess.run(
                     [sys.executable, '-c',
                      'import sys\n'
-                     'from nova.cmd import image_fetch\n'
-                     'image_fetch._run = print\n'
-                     f'sys.exit(image_fetch.main(["{option}"]))'],
+                     'from nova.image.command import main\n'
+                     'main._run = print\n'
+                     f'sys.exit(main.main(["{option}"]))'],
                     stdout=writer, stderr=subprocess.PIPE, timeout=60,
                     env=os.environ | {'PYTHONUNBUFFERED': ''})
             finally:
