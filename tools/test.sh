@@ -4,6 +4,9 @@
 # Install what is missing and run every check and test of this tree. The last
 # line says how many passed, failed and were skipped, all runs together.
 # For Debian 12, as root or with sudo.
+#
+# NOVA_RELEASE=VERSION has it done on another release of Nova than the usual
+# one, less what would give the same again: style, documents, release notes.
 
 set -u
 # shellcheck source=tools/lib.sh
@@ -13,6 +16,9 @@ cd "$ROOT" || exit 1
 NOVA_TEST_COUNTS=$(mktemp -d) || exit 1
 export NOVA_TEST_COUNTS
 CHECKS=
+# Each release has environments of its own.
+WORK=$ROOT/.tox${NOVA_RELEASE:+/nova-$NOVA_RELEASE}
+ENVIRONMENT=checks${NOVA_RELEASE:+-release}
 trap 'stop_checks; rm -rf "$NOVA_TEST_COUNTS"' EXIT
 
 # run_tox ENVIRONMENT FOLDER OPTION [COMMAND...]: leave the outcome in
@@ -27,12 +33,12 @@ run_tox() {
 # run_functional OPTION: run it as root, which it needs.
 run_functional() {
     if [ "$(id -u)" -eq 0 ]; then
-        run_tox functional "$ROOT/.tox" "$1"
+        run_tox functional "$WORK" "$1"
         return
     fi
-    run_tox functional "$ROOT/.tox/root" "$1" as_root
+    run_tox functional "$WORK/root" "$1" as_root
     # What root leaves must not be in the way of the next run.
-    as_root chown -R "$(id -u):$(id -g)" "$ROOT/.tox/root"
+    as_root chown -R "$(id -u):$(id -g)" "$WORK/root"
 }
 
 # stop_checks: end them if they still run, and all that they have started.
@@ -50,14 +56,14 @@ fi
 
 say 'Building Nova from this tree, and installing what the tests need'
 # One after the other: both build the same wheel.
-run_tox checks "$ROOT/.tox" --notest
+run_tox "$ENVIRONMENT" "$WORK" --notest
 run_functional --notest
 
 say 'Tests on a real Ceph, Keystone, Glance and Barbican'
 # They mostly wait, so all else runs beside them: in a process group of its
 # own, which can be ended as a whole.
 set -m
-run_tox checks "$ROOT/.tox" --skip-pkg-install \
+run_tox "$ENVIRONMENT" "$WORK" --skip-pkg-install \
     >"$NOVA_TEST_COUNTS/checks.log" 2>&1 </dev/null &
 CHECKS=$!
 set +m
@@ -70,5 +76,5 @@ cat "$NOVA_TEST_COUNTS/checks.log"
 
 say 'Sum'
 "$TOOLS_VENV/bin/python" tools/suites/report.py "$NOVA_TEST_COUNTS" \
-    "checks=$NOVA_TEST_COUNTS/checks.tox" \
+    "$ENVIRONMENT=$NOVA_TEST_COUNTS/$ENVIRONMENT.tox" \
     "functional=$NOVA_TEST_COUNTS/functional.tox"

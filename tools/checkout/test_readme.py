@@ -5,6 +5,7 @@
 import pathlib
 
 from docutils import core
+import fixtures
 import testtools
 
 from novabuild import project
@@ -24,6 +25,8 @@ AS_AN_INDEX = {
 class ReadmeTestCase(testtools.TestCase):
 
     def test_it_renders(self):
+        # It shows the usual one.
+        self.useFixture(fixtures.EnvironmentVariable(project.RELEASE_VARIABLE))
         text = (ROOT / 'README.rst').read_text(encoding='utf-8')
         shown = core.publish_string(
             text, writer='html5', settings_overrides=AS_AN_INDEX).decode()
