@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run mypy on every Python file of this tree: ``typecheck.py [MYPY ARGUMENT]``
+"""Run mypy on Python files of this tree: ``typecheck.py [FILE...]``
+
+Without a FILE, which is a path in this tree, on all of them.
 
 The files are checked where they are installed, among the rest of Nova, or
 else every import from it would be unknown. mypy takes no source from
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
         command = [
             sys.executable, '-m', 'mypy', '--config-file',
             str(ROOT / 'mypy.ini'), '--cache-dir', str(ROOT / '.mypy_cache'),
-            *arguments, *_files(),
+            *(arguments or _files()),
         ]
         return subprocess.run(command, cwd=top).returncode
 

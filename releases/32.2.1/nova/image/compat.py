@@ -65,7 +65,7 @@ def service_context() -> nova_context.RequestContext:
     :raises nova.exception.InvalidConfiguration: there are no credentials
     """
     group = nova.conf.service_token.SERVICE_USER_GROUP
-    auth = loading.load_auth_from_conf_options(CONF, group)
+    auth: Any = loading.load_auth_from_conf_options(CONF, group)
     if auth is None:
         raise exception.InvalidConfiguration(
             _('[%s] has no auth_type. Set it, and what it needs.') % group)
