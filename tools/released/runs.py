@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Run tests on one side, by stestr."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+from dataclasses import dataclass
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+
+from released import request
+from released import selection
+from released import sides
+from suites import counting
+from suites import loading
+from suites import running
+
+Results = dict[str, counting.Result]
+_OUTPUT = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Modules of tests that one process loads."""
+
+    name: str
+    groups: Mapping[str, str]
+    """The names of the groups, by the modules of tests in them."""
+    environment: Mapping[str, str]
+    tests: tuple[str, ...] = ()
+    """The only ones to run; empty: all of the modules."""
+
+    def only(self, tests: Sequence[str]) -> 'Run':
+        """Give a run of those tests, where it has them."""
+        kept = {
+            module: group for module, group in self.groups.items()
+            if any(f'{module}.' in test for test in tests)}
+        return dataclasses.replace(self, groups=kept, tests=tuple(tests))
+
+
+def chosen(
+    modules: Sequence[str], mode: selection.Mode, fast: bool,
+) -> list[Run]:
+    """Give the runs that have all chosen modules of tests.
+
+    :param modules: all that the release has
+    :raises SelectionError: a part of the selection is not in the release
+    :raises SuiteError: a module is not the released one
+    """
+    result = []
+    overlay = loading.installed_overlay()
+    for part in selection.PARTS:
+        quick = {group.name for group in part.groups if group.fast}
+        taken = {
+            module: group
+            for module, group in selection.grouped(
+                part.groups, modules).items()
+            if not fast or group in quick}
+        for module in taken:
+            if f'{module.replace(".", "/")}.py' in overlay:
+                raise loading.SuiteError(
+                    f'This tree replaces {module}, so it is not the released '
+                    'one any more. Put tests of this tree into a module of '
+                    'another name.')
+        if taken:
+            result.append(Run(
+                part.name, taken, {**mode.environment, **part.environment}))
+    return result
+
+
+def groups(chosen: Sequence[Run]) -> dict[str, str]:
+    """Give the names of all groups, by the modules of tests in them."""
+    return {module: name for run in chosen
+            for module, name in run.groups.items()}
+
+
+def exempt(
+    chosen: Sequence[Run], text: str, fast: bool,
+) -> dict[str, str]:
+    """Give the exemptions that these runs can judge, and their reasons.
+
+    :param text: lines ``TEST_ID  # REASON``
+    :param fast: these are not all runs, so leave out what is in none of them
+    :raises SuiteError: a line has no reason, or a test is named twice
+    """
+    return {
+        test: reason for test, reason in loading.exemptions(text).items()
+        if not fast or any(
+            test.startswith(f'{module}.') for module in groups(chosen))}
+
+
+def on_both(run: Run, both: sides.Sides) -> tuple[Results, Results]:
+    """Run tests on both sides at once, so that both have the same conditions.
+
+    :returns: the results of the release, and ours
+    """
+    workers = max(1, (os.cpu_count() or 1) // 2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        pristine = pool.submit(_on, run, both.pristine, workers)
+        ours = pool.submit(_on, run, both.ours, workers)
+        return pristine.result(), ours.result()
+
+
+def one_by_one(run: Run, both: sides.Sides) -> tuple[Results, Results]:
+    """Run tests with nothing beside them, on one side and on the other."""
+    return _on(run, both.pristine, 1), _on(run, both.ours, 1)
+
+
+def _on(run: Run, side: sides.Side, workers: int) -> Results:
+    repository = running.repository(f'released-{run.name}-{side.name}')
+    # With no times on record, stestr deals out the tests alike on both sides.
+    shutil.rmtree(repository / '.stestr', ignore_errors=True)
+    options = ['--suppress-attachments', '--concurrency', str(workers)]
+    with tempfile.TemporaryDirectory(prefix='nova-released-') as name:
+        asked = pathlib.Path(name, 'request.json')
+        request.Request(
+            str(side.folder), tuple(run.groups), run.tests
+        ).write(asked)
+        environment = os.environ | run.environment | {
+            'PYTHONPATH': str(side.folder),
+            'PYTHONUNBUFFERED': '1',
+            request.VARIABLE: str(asked),
+        }
+        _show(running.command('released/suite', repository, options),
+              environment, side)
+    if not counting.runs(repository):
+        return {}
+    return counting.results_of_latest_run(repository)
+
+
+def _show(
+    command: Sequence[str], environment: Mapping[str, str], side: sides.Side,
+) -> None:
+    """Run a command, and print each line with the name of its side."""
+    with subprocess.Popen(
+            command, cwd=side.folder, env=environment, text=True,
+            errors='replace', stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with _OUTPUT:
+                sys.stdout.write(f'{side.name:8} {line}')
