@@ -83,7 +83,7 @@ def _compare(
                 [run.only(suspects) for run in chosen], both, exempt,
                 runs.one_by_one))
     minutes = (time.monotonic() - began) / 60
-    print(f'\nThe tests of Nova {tree.release.version}, on that release and on '
+    print(f'\nTests of Nova {tree.release.version}, on that release and on '
           f'{tree.version}; {mode}; {minutes:.1f} minutes\n')
     print(table.table(compared, runs.groups(chosen)), end='\n\n')
     for name in selection.absent(modules):

@@ -12,8 +12,6 @@ from suites import counting
 from suites.counting import Outcome
 
 Results = Mapping[str, counting.Result]
-_CRASH = 'process-returncode'
-"""What stestr calls the exit of a worker with an error."""
 _NOT_RUN = counting.Result(Outcome.NOT_RUN)
 
 
@@ -70,11 +68,11 @@ class Comparison:
     def after(self, again: 'Comparison') -> 'Comparison':
         """Give this comparison as a second run of the regressions leaves it.
 
-        Where that run finds none, its results take the place of the first.
+        What it shows in favour of a test takes the place of the first result.
         """
         unreliable = {
-            test: again._excuse(test) for test in self.regressions()
-            if not again._is_worse(test)}
+            test: excuse for test in self.regressions()
+            if (excuse := again._excuse(test, test in self.pristine))}
         return Comparison(
             _replaced(self.pristine, again.pristine, unreliable.keys()),
             _replaced(self.ours, again.ours, unreliable.keys()),
@@ -90,10 +88,15 @@ class Comparison:
             found.passed, found.failed + not_run + len(self.problems()),
             found.skipped)
 
-    def _excuse(self, test: str) -> str:
+    def _excuse(self, test: str, is_released: bool) -> str:
+        """Say what a run of this test alone has shown in its favour."""
         if _passes(self.of_ours(test)):
             return 'run alone, it passes'
-        return 'run alone, it does not pass on the release either'
+        if test in self.pristine and not _passes(self.pristine[test]):
+            return 'run alone, it does not pass on the release either'
+        if not is_released and self.ours and test not in self.ours:
+            return 'run alone, it does not come back'
+        return ''
 
     def _is_worse(self, test: str) -> bool:
         if test in self.pristine:
@@ -105,9 +108,7 @@ class Comparison:
         if not any(_passes(result) for result in self.pristine.values()):
             yield 'No test has passed on the release.'
         for test, result in sorted(self.pristine.items()):
-            if test == _CRASH:
-                yield f'stestr says of the release: {last_line(result)}.'
-            elif test.endswith('.not_loaded'):
+            if test.endswith('.not_loaded'):
                 yield (f'{test.removesuffix(".not_loaded")} cannot be '
                        f'imported on the release: {last_line(result)}')
             elif result.outcome is Outcome.NOT_RUN:

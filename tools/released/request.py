@@ -12,6 +12,7 @@ import os
 import pathlib
 import unittest
 
+from novabuild import archive
 from suites import loading
 
 VARIABLE = 'NOVA_RELEASED_TESTS'
@@ -25,6 +26,8 @@ class Request:
     folder: str
     """Where the package nova is."""
     modules: tuple[str, ...]
+    loaded: str
+    """The file to write the ids of the loaded tests to, as a list in JSON."""
     tests: tuple[str, ...] = ()
     """The only ones to run; empty: all of the modules."""
 
@@ -33,7 +36,7 @@ class Request:
         path.write_text(json.dumps(asdict(self)), encoding='utf-8')
 
     def load(self, loader: unittest.TestLoader) -> unittest.TestSuite:
-        """Load the tests.
+        """Load the tests, and write down which.
 
         A module that cannot be imported is a failing test, so that the others
         run all the same.
@@ -41,9 +44,14 @@ class Request:
         :raises SuiteError: another Nova would be tested
         """
         self._check()
-        return loader.suiteClass(
+        tests = [
             test for module in self.modules for test in _tests(loader, module)
-            if not self.tests or test.id() in self.tests)
+            if not self.tests or test.id() in self.tests]
+        # Each worker of stestr loads them, and writes the same.
+        path = pathlib.Path(self.loaded)
+        with archive.replacing(path) as unfinished:
+            unfinished.write_text(json.dumps([test.id() for test in tests]))
+        return loader.suiteClass(tests)
 
     def _check(self) -> None:
         spec = importlib.util.find_spec('nova')

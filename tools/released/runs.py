@@ -2,11 +2,13 @@
 
 """Run tests on one side, by stestr."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 from dataclasses import dataclass
+import json
 import os
 import pathlib
 import shutil
@@ -120,8 +122,9 @@ def _on(run: Run, side: sides.Side, workers: int) -> Results:
     options = ['--suppress-attachments', '--concurrency', str(workers)]
     with tempfile.TemporaryDirectory(prefix='nova-released-') as name:
         asked = pathlib.Path(name, 'request.json')
+        loaded = pathlib.Path(name, 'loaded.json')
         request.Request(
-            str(side.folder), tuple(run.groups), run.tests
+            str(side.folder), tuple(run.groups), str(loaded), run.tests
         ).write(asked)
         environment = os.environ | run.environment | {
             'PYTHONPATH': str(side.folder),
@@ -130,9 +133,19 @@ def _on(run: Run, side: sides.Side, workers: int) -> Results:
         }
         _show(running.command('released/suite', repository, options),
               environment, side)
+        tests = json.loads(loaded.read_text()) if loaded.exists() else []
     if not counting.runs(repository):
         return {}
-    return counting.results_of_latest_run(repository)
+    results = counting.results_of_latest_run(repository)
+    return _not_run(tests, results) | results
+
+
+def _not_run(tests: Iterable[str], results: Results) -> Results:
+    """Give what was loaded and is not in the results, as results."""
+    # testscenarios runs a test under other ids than the one it is loaded by.
+    begun = {test.partition('(')[0] for test in results} | results.keys()
+    return {test: counting.Result(counting.Outcome.NOT_RUN)
+            for test in tests if test not in begun}
 
 
 def _show(

@@ -19,7 +19,7 @@ from packaging import version
 UNIT = 'nova.tests.unit'
 FUNCTIONAL = 'nova.tests.functional'
 NO_GROUP = 'no test'
-"""What the crash of a worker is put under."""
+"""What failed before any test was loaded is put under this."""
 
 
 class Mode(enum.StrEnum):

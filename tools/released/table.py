@@ -71,20 +71,20 @@ def findings(
         yield f'PROBLEM {problem}'
     for test, excuse in sorted(compared.unreliable.items()):
         yield f'Unreliable: {test} did worse on ours; {excuse}.'
-    for verb, tests in (
-            ('fail on both', compared.fail_on_both()),
-            ('are skipped on both', compared.skipped_on_both()),
-            ('pass on ours only', compared.only_on_ours())):
-        yield from _listed(compared, verb, tests, verbose)
+    for what, tests in (
+            ('Failed on both', compared.fail_on_both()),
+            ('Skipped on both', compared.skipped_on_both()),
+            ('Passed on ours only', compared.only_on_ours())):
+        yield from _listed(compared, what, tests, verbose)
 
 
 def _listed(
-    compared: comparison.Comparison, verb: str, tests: Sequence[str],
+    compared: comparison.Comparison, what: str, tests: Sequence[str],
     verbose: bool,
 ) -> Iterator[str]:
-    hint = '' if verbose or not tests else '; -v lists them'
-    yield f'{len(tests)} tests {verb}{hint}.'
-    if verbose:
-        for test in tests:
-            reason = comparison.last_line(compared.of_pristine(test))
-            yield f'    {test}: {reason}'
+    yield f'{what}: {len(tests)}' + ('' if verbose else '; -v lists them')
+    if not verbose:
+        return
+    for test in tests:
+        reason = comparison.last_line(compared.of_pristine(test))
+        yield f'    {test}: {reason}'

@@ -24,7 +24,7 @@ class Outcome(enum.StrEnum):
     FAILED = 'failed'
     SKIPPED = 'skipped'
     NOT_RUN = 'not run'
-    """Loaded, and not even begun."""
+    """Not even begun, and so not in the records of a run."""
 
 
 # https://testtools.readthedocs.io/en/latest/api.html, StreamResult.status
@@ -32,10 +32,8 @@ _OUTCOMES = {
     'success': Outcome.PASSED,
     'xfail': Outcome.PASSED,
     'skip': Outcome.SKIPPED,
-    # Each test has this status before it begins.
-    'exists': Outcome.NOT_RUN,
 }
-_WORSE = (Outcome.NOT_RUN, Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED)
+_WORSE = (Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED)
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ def results(stream: BinaryIO) -> dict[str, Result]:
     found: dict[str, Result] = {}
 
     def note(test: testtools.testresult.real.TestDict) -> None:
+        if test['status'] == 'exists':
+            return
         result = Result(
             _OUTCOMES.get(test['status'], Outcome.FAILED),
             _details(test['details']))
@@ -97,15 +97,11 @@ def results(stream: BinaryIO) -> dict[str, Result]:
     summary.startTestRun()
     subunit.ByteStreamToStreamResult(stream).run(summary)
     summary.stopTestRun()
-    # testscenarios runs a test under other ids than the one it is listed by.
-    multiplied = {test.partition('(')[0] for test in found if '(' in test}
-    return {
-        test: result for test, result in found.items()
-        if result.outcome is not Outcome.NOT_RUN or test not in multiplied}
+    return found
 
 
 def of_results(results: Iterable[Result]) -> Counts:
-    """Count them, but for those that were loaded and not run."""
+    """Count them, but for those that were not run."""
     outcomes = collections.Counter(result.outcome for result in results)
     return Counts(
         outcomes[Outcome.PASSED], outcomes[Outcome.FAILED],

@@ -42,18 +42,6 @@ class ResultsTestCase(testtools.TestCase):
     def test_nothing(self):
         self.assertEqual(counting.Counts(0, 0, 0), _counts())
 
-    def test_loaded_and_not_run(self):
-        found = counting.results(_stream(
-            ('a', 'exists'), ('b', 'exists'), ('b', 'success')))
-        self.assertEqual(
-            {'a': counting.Result(counting.Outcome.NOT_RUN),
-             'b': counting.Result(counting.Outcome.PASSED)}, found)
-
-    def test_scenarios(self):
-        found = counting.results(_stream(
-            ('a', 'exists'), ('a(one)', 'success'), ('a(two)', 'skip')))
-        self.assertEqual({'a(one)', 'a(two)'}, found.keys())
-
     def test_worst_result_counts(self):
         self.assertEqual(counting.Counts(0, 1, 0), _counts(
             ('a', 'success'), ('a', 'fail'), ('a', 'success')))
