@@ -79,8 +79,9 @@ def _compare(
         if suspects:
             print(f'\nDifferent, so once more with nothing beside them: '
                   f'{len(suspects)} tests\n')
+            alone = [run.only(suspects) for run in chosen]
             compared = compared.after(_run(
-                [run.only(suspects) for run in chosen], both, exempt,
+                [run for run in alone if run.groups], both, exempt,
                 runs.one_by_one))
     minutes = (time.monotonic() - began) / 60
     print(f'\nTests of Nova {tree.release.version}, on that release and on '
@@ -99,12 +100,14 @@ def _run(
 ) -> comparison.Comparison:
     pristine: dict[str, counting.Result] = {}
     ours: dict[str, counting.Result] = {}
+    idle = []
     for run in chosen:
-        if run.groups:
-            of_pristine, of_ours = how(run, both)
-            pristine |= of_pristine
-            ours |= of_ours
-    return comparison.Comparison(pristine, ours, exempt)
+        of_pristine, of_ours = how(run, both)
+        pristine |= of_pristine
+        ours |= of_ours
+        if comparison.is_idle(of_pristine):
+            idle.append(run.name)
+    return comparison.Comparison(pristine, ours, exempt, idle=tuple(idle))
 
 
 if __name__ == '__main__':

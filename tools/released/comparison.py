@@ -25,6 +25,8 @@ class Comparison:
     """Reasons, by the ids of tests."""
     unreliable: Mapping[str, str] = field(default_factory=dict)
     """What a second run said against a difference, by the ids of tests."""
+    idle: tuple[str, ...] = ()
+    """Parts of the tests of which none has passed on the release."""
 
     @property
     def tests(self) -> Set[str]:
@@ -76,7 +78,7 @@ class Comparison:
         return Comparison(
             _replaced(self.pristine, again.pristine, unreliable.keys()),
             _replaced(self.ours, again.ours, unreliable.keys()),
-            self.exempt, unreliable)
+            self.exempt, unreliable, self.idle)
 
     def counts(self) -> counting.Counts:
         """Count what ran on our build, but for what is exempt."""
@@ -105,8 +107,8 @@ class Comparison:
         return _fails(self.of_ours(test)) and test in self.ours
 
     def _of_release(self) -> Iterator[str]:
-        if not any(_passes(result) for result in self.pristine.values()):
-            yield 'No test has passed on the release.'
+        for part in self.idle:
+            yield f'No test of the part "{part}" has passed on the release.'
         for test, result in sorted(self.pristine.items()):
             if test.endswith('.not_loaded'):
                 yield (f'{test.removesuffix(".not_loaded")} cannot be '
@@ -123,6 +125,11 @@ class Comparison:
                        'either.')
             elif _passes(self.of_ours(test)):
                 yield f'{test} is exempt, and passes: take it off the list.'
+
+
+def is_idle(results: Results) -> bool:
+    """Tell whether no test has passed."""
+    return not any(_passes(result) for result in results.values())
 
 
 def last_line(result: counting.Result) -> str:

@@ -88,9 +88,9 @@ def received() -> Request:
         raise loading.SuiteError(
             'These tests are run by "python tools/released".')
     values = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-    return Request(**{
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in values.items()})
+    return Request(
+        values['folder'], tuple(values['modules']), values['loaded'],
+        tuple(values['tests']))
 
 
 def _tests(

@@ -66,10 +66,17 @@ class ProblemsTestCase(testtools.TestCase):
         self.assertEqual([], compared.problems())
         self.assertFalse(compared.is_bad())
 
-    def test_nothing_ran(self):
-        self.assertIn('No test has passed', self._problem({}, {}))
-        self.assertIn(
-            'No test has passed', self._problem({'a': FAILED}, {'a': PASSED}))
+    def test_part_that_did_not_run(self):
+        compared = comparison.Comparison(
+            {'a': PASSED}, {'a': PASSED}, idle=('functional',))
+        self.assertEqual(
+            ['No test of the part "functional" has passed on the release.'],
+            compared.problems())
+        self.assertTrue(compared.is_bad())
+        self.assertTrue(compared.after(compared).is_bad())
+        for results, idle in (({}, True), ({'a': FAILED, 'b': SKIPPED}, True),
+                              ({'a': FAILED, 'b': PASSED}, False)):
+            self.assertEqual(idle, comparison.is_idle(results))
 
     def test_release_cannot_be_imported(self):
         problem = self._problem(
@@ -91,10 +98,9 @@ class ProblemsTestCase(testtools.TestCase):
             self.assertIn('on the release either', self._problem(
                 {'a': PASSED, 'b': result}, {'a': PASSED, 'b': FAILED}, 'b'))
 
-    def test_it_is_bad(self):
-        for pristine, ours in (
-                ({}, {}), ({'a': PASSED, 'b': PASSED}, {'a': PASSED})):
-            self.assertTrue(comparison.Comparison(pristine, ours).is_bad())
+    def test_regression_is_bad(self):
+        self.assertTrue(comparison.Comparison(
+            {'a': PASSED, 'b': PASSED}, {'a': PASSED}).is_bad())
 
 
 class AfterTestCase(testtools.TestCase):

@@ -140,7 +140,7 @@ class MainTestCase(testtools.TestCase):
         self.exempt, self.results = {}, {}
         code, output, counts = self._main()
         self.assertEqual(1, code)
-        self.assertIn('No test has passed on the release', output)
+        self.assertIn('No test of the part "unit" has passed', output)
 
     def test_no_release(self):
         def refused(tree: project.Project) -> sides.Sides:
