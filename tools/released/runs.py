@@ -3,9 +3,10 @@
 """Run tests on one side, by stestr."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import concurrent.futures
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -104,22 +105,56 @@ def on_both(run: Run, both: sides.Sides) -> tuple[Results, Results]:
     :returns: the results of the release, and ours
     """
     workers = max(1, (os.cpu_count() or 1) // 2)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        pristine = pool.submit(_on, run, both.pristine, workers)
-        ours = pool.submit(_on, run, both.ours, workers)
-        return pristine.result(), ours.result()
+    with (_begun(run, both.pristine, workers) as pristine,
+          _begun(run, both.ours, workers) as ours):
+        return pristine.results(), ours.results()
 
 
 def one_by_one(run: Run, both: sides.Sides) -> tuple[Results, Results]:
     """Run tests with nothing beside them, on one side and on the other."""
-    return _on(run, both.pristine, 1), _on(run, both.ours, 1)
+    with _begun(run, both.pristine, 1) as pristine:
+        of_pristine = pristine.results()
+    with _begun(run, both.ours, 1) as ours:
+        return of_pristine, ours.results()
 
 
-def _on(run: Run, side: sides.Side, workers: int) -> Results:
+@dataclass(frozen=True)
+class _Begun:
+    """Tests that are running."""
+
+    process: subprocess.Popen[str]
+    output: threading.Thread
+    repository: pathlib.Path
+    loaded: pathlib.Path
+
+    def results(self) -> Results:
+        """Wait for the end, and give the results."""
+        self.output.join()
+        self.process.wait()
+        if not counting.runs(self.repository):
+            return {}
+        results = counting.results_of_latest_run(self.repository)
+        return self._not_run(results) | results
+
+    def _not_run(self, results: Results) -> Results:
+        """Give what was loaded and is not in the results, as results."""
+        if not self.loaded.exists():
+            return {}
+        # testscenarios runs a test under other ids than it is loaded by.
+        begun = {test.partition('(')[0] for test in results} | results.keys()
+        return {test: counting.Result(counting.Outcome.NOT_RUN)
+                for test in json.loads(self.loaded.read_text())
+                if test not in begun}
+
+
+@contextlib.contextmanager
+def _begun(run: Run, side: sides.Side, workers: int) -> Iterator[_Begun]:
+    """Have stestr run tests; it ends with the block at the latest."""
     repository = running.repository(f'released-{run.name}-{side.name}')
     # With no times on record, stestr deals out the tests alike on both sides.
     shutil.rmtree(repository / '.stestr', ignore_errors=True)
     options = ['--suppress-attachments', '--concurrency', str(workers)]
+    command = running.command('released/suite', repository, options)
     with tempfile.TemporaryDirectory(prefix='nova-released-') as name:
         asked = pathlib.Path(name, 'request.json')
         loaded = pathlib.Path(name, 'loaded.json')
@@ -131,32 +166,24 @@ def _on(run: Run, side: sides.Side, workers: int) -> Results:
             'PYTHONUNBUFFERED': '1',
             request.VARIABLE: str(asked),
         }
-        _show(running.command('released/suite', repository, options),
-              environment, side)
-        tests = json.loads(loaded.read_text()) if loaded.exists() else []
-    if not counting.runs(repository):
-        return {}
-    results = counting.results_of_latest_run(repository)
-    return _not_run(tests, results) | results
+        with subprocess.Popen(
+                command, cwd=side.folder, env=environment, text=True,
+                errors='replace', stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            output = threading.Thread(
+                target=_show, args=(process.stdout, side.name))
+            output.start()
+            try:
+                yield _Begun(process, output, repository, loaded)
+            finally:
+                # Without it, its workers end, too: nobody reads their output.
+                process.terminate()
+                output.join()
 
 
-def _not_run(tests: Iterable[str], results: Results) -> Results:
-    """Give what was loaded and is not in the results, as results."""
-    # testscenarios runs a test under other ids than the one it is loaded by.
-    begun = {test.partition('(')[0] for test in results} | results.keys()
-    return {test: counting.Result(counting.Outcome.NOT_RUN)
-            for test in tests if test not in begun}
-
-
-def _show(
-    command: Sequence[str], environment: Mapping[str, str], side: sides.Side,
-) -> None:
-    """Run a command, and print each line with the name of its side."""
-    with subprocess.Popen(
-            command, cwd=side.folder, env=environment, text=True,
-            errors='replace', stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            with _OUTPUT:
-                sys.stdout.write(f'{side.name:8} {line}')
+def _show(lines: Iterable[str], name: str) -> None:
+    """Print each line with the name of its side."""
+    for line in lines:
+        with _OUTPUT:
+            sys.stdout.write(f'{name:8} {line}')

@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import signal
+from unittest import mock
 
 import fixtures
 import testtools
@@ -158,8 +160,21 @@ class BothTestCase(testtools.TestCase):
         self.assertEqual(counting.Outcome.FAILED, failure.outcome)
         self.assertIn('SuiteError', comparison.last_line(failure))
 
-    def test_not_run(self):
+    def test_interrupt(self):
+        def interrupted() -> None:
+            with runs._begun(self.run_of, self.both.ours, 1) as begun:
+                self.process = begun.process
+                raise KeyboardInterrupt
+
+        self.assertRaises(KeyboardInterrupt, interrupted)
+        self.assertEqual(-signal.SIGTERM, self.process.returncode)
+
+    def test_what_was_loaded_and_not_run(self):
         passed = counting.Result(counting.Outcome.PASSED)
-        self.assertEqual(
-            {'c': counting.Result(counting.Outcome.NOT_RUN)}, runs._not_run(
-                ['a', 'b', 'c'], {'a': passed, 'b(one)': passed}))
+        loaded = self.top / 'loaded.json'
+        begun = runs._Begun(mock.Mock(), mock.Mock(), self.top, loaded)
+        results = {'a': passed, 'b(one)': passed}
+        self.assertEqual({}, begun._not_run(results))
+        loaded.write_text('["a", "b", "c"]')
+        self.assertEqual({'c': counting.Result(counting.Outcome.NOT_RUN)},
+                         begun._not_run(results))
