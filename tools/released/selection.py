@@ -74,8 +74,7 @@ PARTS = (
     Part('unit', (
         _unit('image', 'image', fast=True),
         _unit('image cache', 'virt.test_images', 'virt.test_imagecache',
-              'virt.libvirt.test_imagecache',
-              'virt.libvirt.test_imagebackend', 'virt.libvirt.test_utils',
+              'virt.libvirt.test_imagecache', 'virt.libvirt.test_utils',
               fast=True),
         _unit('privsep, storage', 'privsep', 'storage',
               'virt.libvirt.storage', fast=True),
