@@ -17,6 +17,7 @@ TOOLS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
 from suites import counting  # noqa: E402
+from suites import running  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ SUITES = {
     'unit-eventlet': Suite('suites/unit', environment={
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
     'tools': Suite('suites/tools'),
-    'released': Suite('suites/released'),
     # A lab uses the whole machine, and its tests use one lab.
     'functional': Suite('suites/functional', ('--serial',), {
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
@@ -49,35 +49,18 @@ def main(arguments: list[str]) -> int:
               file=sys.stderr)
         return 2
     name, *options = arguments
-    repository = _repository(name)
+    repository = running.repository(name)
+    suite = SUITES[name]
     before = counting.runs(repository)
     status = subprocess.run(
-        _command(SUITES[name], repository, options),
-        env=os.environ | SUITES[name].environment).returncode
+        running.command(suite.start, repository, (*suite.options, *options)),
+        env=os.environ | suite.environment).returncode
     folder = os.environ.get('NOVA_TEST_COUNTS')
     if folder:
         fresh = counting.runs(repository) - before
         counts = counting.of_latest_run(repository) if fresh else None
         counting.save(pathlib.Path(folder), name, counts, status)
     return status
-
-
-def _command(
-    suite: Suite, repository: pathlib.Path, options: list[str],
-) -> list[str]:
-    return [
-        sys.executable, '-m', 'stestr', '--top-dir', str(TOOLS),
-        '--test-path', str(TOOLS / suite.start),
-        '--repo-url', str(repository), 'run', *suite.options, *options,
-    ]
-
-
-def _repository(name: str) -> pathlib.Path:
-    """Where stestr keeps its results: one place for each suite."""
-    top = os.environ.get('TOX_ENV_DIR') or TOOLS.parent
-    folder = pathlib.Path(top, '.stestr', name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == '__main__':

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Count what a run of stestr did, from its own records."""
+"""What a run of stestr found out, and how much of each it was."""
 
-from collections import Counter
+import collections
+from collections.abc import Iterable
 from dataclasses import asdict
 from dataclasses import dataclass
+import enum
 import json
 import os
 import pathlib
@@ -14,8 +16,33 @@ from stestr.repository import file as repositories
 import subunit
 import testtools
 
+
+class Outcome(enum.StrEnum):
+    """How a test ended."""
+
+    PASSED = 'passed'
+    FAILED = 'failed'
+    SKIPPED = 'skipped'
+    NOT_RUN = 'not run'
+    """Not even begun, and so not in the records of a run."""
+
+
 # https://testtools.readthedocs.io/en/latest/api.html, StreamResult.status
-_PASSED = ('success', 'xfail')
+_OUTCOMES = {
+    'success': Outcome.PASSED,
+    'xfail': Outcome.PASSED,
+    'skip': Outcome.SKIPPED,
+}
+_WORSE = (Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one test ended."""
+
+    outcome: Outcome
+    details: str = ''
+    """The traceback of a failure, the reason of a skip."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +64,48 @@ def runs(repository: pathlib.Path) -> set[str]:
 
 def of_latest_run(repository: pathlib.Path) -> Counts:
     """Count the tests of the last run on record."""
+    return of_results(results_of_latest_run(repository).values())
+
+
+def results_of_latest_run(repository: pathlib.Path) -> dict[str, Result]:
+    """Give the tests of the last run on record, by their ids."""
     stored = repositories.RepositoryFactory().open(str(repository))
-    return of_stream(stored.get_latest_run().get_subunit_stream())
+    return results(stored.get_latest_run().get_subunit_stream())
 
 
-def of_stream(stream: BinaryIO) -> Counts:
-    """Count the tests in a subunit v2 stream.
+def results(stream: BinaryIO) -> dict[str, Result]:
+    """Give the tests in a subunit v2 stream, by their ids.
 
-    A test that began and never ended counts as failed, and so does any
-    status but success, expected failure and skip.
+    A test that began and never ended has failed, and so has one with any
+    status but success, expected failure and skip. Of several results of one
+    test the worst counts.
     """
-    statuses: Counter[str] = Counter()
+    found: dict[str, Result] = {}
 
-    def count(test: testtools.testresult.real.TestDict) -> None:
-        if test['status'] != 'exists':
-            statuses[test['status']] += 1
+    def note(test: testtools.testresult.real.TestDict) -> None:
+        if test['status'] == 'exists':
+            return
+        result = Result(
+            _OUTCOMES.get(test['status'], Outcome.FAILED),
+            _details(test['details']))
+        known = found.get(test['id'])
+        if known is None or _WORSE.index(known.outcome) < _WORSE.index(
+                result.outcome):
+            found[test['id']] = result
 
-    summary = testtools.StreamToDict(count)
+    summary = testtools.StreamToDict(note)
     summary.startTestRun()
     subunit.ByteStreamToStreamResult(stream).run(summary)
     summary.stopTestRun()
-    passed = sum(statuses[status] for status in _PASSED)
-    skipped = statuses['skip']
-    return Counts(passed, statuses.total() - passed - skipped, skipped)
+    return found
+
+
+def of_results(results: Iterable[Result]) -> Counts:
+    """Count them, but for those that were not run."""
+    outcomes = collections.Counter(result.outcome for result in results)
+    return Counts(
+        outcomes[Outcome.PASSED], outcomes[Outcome.FAILED],
+        outcomes[Outcome.SKIPPED])
 
 
 def save(
@@ -78,3 +124,10 @@ def save(
     environment = os.environ.get('TOX_ENV_NAME', 'none')
     path = folder / f'{environment}.{label}.json'
     path.write_text(json.dumps(asdict(counts)), encoding='utf-8')
+
+
+def _details(details: dict[str, testtools.content.Content]) -> str:
+    # What a test logged is there too, under other names.
+    return '\n'.join(
+        content.as_text().strip() for name, content in sorted(details.items())
+        if name.startswith(('traceback', 'reason')))

@@ -31,38 +31,12 @@ def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
         from this tree
     """
     files = sorted(
-        name for name in _installed_overlay() if name.startswith(f'{folder}/')
+        name for name in installed_overlay() if name.startswith(f'{folder}/')
         and _TEST_FILE.fullmatch(posixpath.basename(name)))
     if not files:
         raise SuiteError(f'{ROOT / folder} has no test_*.py.')
     modules = [name.removesuffix('.py').replace('/', '.') for name in files]
     return loader.loadTestsFromNames(modules)
-
-
-def released(
-    loader: unittest.TestLoader, module: str, exempt: str,
-) -> unittest.TestSuite:
-    """Load a test module of the released Nova but for its exempt tests.
-
-    :param exempt: the path, below the root of the tree, of a file with lines
-        ``TEST_ID  # REASON``
-    :raises SuiteError: an exempt test does not exist or has no reason, the
-        module is not the released one, or the installed Nova is not built
-        from this tree
-    """
-    if f'{module.replace(".", "/")}.py' in _installed_overlay():
-        raise SuiteError(
-            f'This tree replaces {module}, so it is not the released one any '
-            'more. Put tests of this tree into a module of another name.')
-    exempted = exemptions((ROOT / exempt).read_text(encoding='utf-8'))
-    tests = list(_flat(loader.loadTestsFromName(module)))
-    unknown = sorted(exempted.keys() - {test.id() for test in tests})
-    if unknown:
-        raise SuiteError(
-            f'{exempt} names tests that {module} does not have: '
-            f'{", ".join(unknown)}. Correct it.')
-    return loader.suiteClass(
-        [test for test in tests if test.id() not in exempted])
 
 
 def exemptions(text: str) -> dict[str, str]:
@@ -87,8 +61,8 @@ def exemptions(text: str) -> dict[str, str]:
     return found
 
 
-def _installed_overlay() -> dict[str, archive.Entry]:
-    """This tree's files in Nova, known to be what is installed.
+def installed_overlay() -> dict[str, archive.Entry]:
+    """Give this tree's files in Nova, known to be what is installed.
 
     :raises SuiteError: another Nova is installed, or none
     """
@@ -107,10 +81,12 @@ def _installed_overlay() -> dict[str, archive.Entry]:
     return overlay
 
 
-def _flat(tests: Iterable[unittest.TestCase | unittest.TestSuite]
-          ) -> Iterator[unittest.TestCase]:
+def flat(
+    tests: Iterable[unittest.TestCase | unittest.TestSuite],
+) -> Iterator[unittest.TestCase]:
+    """Give the tests in a suite and in those within it."""
     for test in tests:
         if isinstance(test, unittest.TestSuite):
-            yield from _flat(test)
+            yield from flat(test)
         else:
             yield test

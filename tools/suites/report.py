@@ -14,6 +14,11 @@ from typing import Any
 from typing import NamedTuple
 
 
+# Programs that count their tests, and what they write before the first of
+# their arguments.
+_COUNTERS = {'tools/suites': '', 'tools/released': 'released-'}
+
+
 class Row(NamedTuple):
     """What one command of a tox environment did."""
 
@@ -65,11 +70,12 @@ def _row(
     """A suite has counted its tests; any other command is one check."""
     program, *arguments = step['command']
     good = step['retcode'] == 0
-    if arguments[:1] == ['tools/suites']:
-        counts = _counts(folder / f'{environment}.{arguments[1]}.json')
+    if arguments and arguments[0] in _COUNTERS:
+        label = _COUNTERS[arguments[0]] + arguments[1]
+        counts = _counts(folder / f'{environment}.{label}.json')
         if not good and not counts[1]:
             counts = (counts[0], 1, counts[2])
-        return Row(f'{environment}: {arguments[1]}', *counts)
+        return Row(f'{environment}: {label}', *counts)
     words = [program, *arguments]
     name = next(word for word in words if not word.endswith('python'))
     return Row(f'{environment}: {pathlib.Path(name).stem}',

@@ -21,22 +21,43 @@ def _stream(*statuses: tuple[str, str]) -> io.BytesIO:
     return stream
 
 
-class OfStreamTestCase(testtools.TestCase):
+def _counts(*statuses: tuple[str, str]) -> counting.Counts:
+    found = counting.results(_stream(*statuses))
+    return counting.of_results(found.values())
+
+
+class ResultsTestCase(testtools.TestCase):
 
     def test_each_status(self):
-        counts = counting.of_stream(_stream(
+        counts = _counts(
             ('listed', 'exists'), ('a', 'success'), ('b', 'xfail'),
-            ('c', 'fail'), ('d', 'uxsuccess'), ('e', 'skip')))
+            ('c', 'fail'), ('d', 'uxsuccess'), ('e', 'skip'))
         self.assertEqual(counting.Counts(2, 2, 1), counts)
 
     def test_test_without_end_failed(self):
-        counts = counting.of_stream(_stream(
-            ('a', 'success'), ('killed', 'inprogress')))
+        counts = _counts(
+            ('a', 'success'), ('killed', 'inprogress'))
         self.assertEqual(counting.Counts(1, 1, 0), counts)
 
     def test_nothing(self):
+        self.assertEqual(counting.Counts(0, 0, 0), _counts())
+
+    def test_worst_result_counts(self):
+        self.assertEqual(counting.Counts(0, 1, 0), _counts(
+            ('a', 'success'), ('a', 'fail'), ('a', 'success')))
+
+    def test_details(self):
+        stream = io.BytesIO()
+        output = subunit.StreamResultToBytes(stream)
+        for name, text in (('traceback', 'Traceback\nValueError: x\n'),
+                           ('pythonlogging', 'DEBUG')):
+            output.status(
+                test_id='a', file_name=name, file_bytes=text.encode(),
+                mime_type='text/plain;charset=utf8', eof=True)
+        output.status(test_id='a', test_status='fail')
+        stream.seek(0)
         self.assertEqual(
-            counting.Counts(0, 0, 0), counting.of_stream(_stream()))
+            'Traceback\nValueError: x', counting.results(stream)['a'].details)
 
 
 class SaveTestCase(testtools.TestCase):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import pathlib
-from typing import Any
 import unittest
 from unittest import mock
 
@@ -9,22 +8,6 @@ import fixtures
 import testtools
 
 from suites import loading
-
-MODULE = 'nova.tests.unit.test_sample'
-SAMPLE = """\
-import unittest
-
-
-class SampleTestCase(unittest.TestCase):
-
-    def test_one(self):
-        pass
-
-    def test_two(self):
-        pass
-"""
-ONE = f'{MODULE}.SampleTestCase.test_one'
-TWO = f'{MODULE}.SampleTestCase.test_two'
 
 
 class ExemptionsTestCase(testtools.TestCase):
@@ -48,7 +31,7 @@ class ExemptionsTestCase(testtools.TestCase):
 
 
 class LoadingTestCase(testtools.TestCase):
-    """A tree, and an installed Nova with one module of tests."""
+    """A tree, and an installed Nova to load tests from."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -63,31 +46,17 @@ class LoadingTestCase(testtools.TestCase):
         self.useFixture(fixtures.MockPatch(
             'importlib.util.find_spec', return_value=spec))
         self.loader = unittest.TestLoader()
-        loaded = unittest.TestSuite(self._sample())
-        self.load = mock.Mock(return_value=loaded)
-        for name in ('loadTestsFromName', 'loadTestsFromNames'):
-            self.useFixture(fixtures.MockPatchObject(
-                self.loader, name, self.load))
+        self.load = self.useFixture(fixtures.MockPatchObject(
+            self.loader, 'loadTestsFromNames')).mock
 
     def _write(self, top: pathlib.Path, name: str, text: str) -> None:
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def _sample(self) -> list[unittest.TestCase]:
-        names: dict[str, Any] = {'__name__': MODULE}
-        exec(SAMPLE, names)
-        case = names['SampleTestCase']
-        return [case('test_one'), case('test_two')]
-
     def _both(self, name: str, text: str = '') -> None:
         self._write(self.root, name, text)
         self._write(self.installed, name, text)
-
-    def _released(self) -> list[str]:
-        suite = loading.released(self.loader, MODULE, 'exempt.txt')
-        return [
-            test.id() for test in suite if isinstance(test, unittest.TestCase)]
 
     def test_ours(self):
         self._both('nova/tests/unit/image/test_b.py')
@@ -115,18 +84,3 @@ class LoadingTestCase(testtools.TestCase):
             exc = self.assertRaises(
                 loading.SuiteError, loading.ours, self.loader, 'nova/tests')
         self.assertIn('Nova is not installed', str(exc))
-
-    def test_released(self):
-        self._write(self.root, 'exempt.txt', f'{TWO}  # A reason.\n')
-        self.assertEqual([ONE], self._released())
-
-    def test_released_unknown_exemption(self):
-        self._write(self.root, 'exempt.txt', f'{TWO}x  # A reason.\n')
-        exc = self.assertRaises(loading.SuiteError, self._released)
-        self.assertIn(f'does not have: {TWO}x', str(exc))
-
-    def test_released_but_replaced(self):
-        self._both('nova/tests/unit/test_sample.py', SAMPLE)
-        self._write(self.root, 'exempt.txt', '')
-        exc = self.assertRaises(loading.SuiteError, self._released)
-        self.assertIn('not the released one', str(exc))

@@ -50,6 +50,13 @@ class MainTestCase(testtools.TestCase):
         self.assertEqual(
             (0, '9 passed, 0 failed, 2 skipped'), self._report(result))
 
+    def test_comparison(self):
+        (self.folder / 'py3.released-fast.json').write_text(json.dumps(
+            {'passed': 5, 'failed': 0, 'skipped': 1}))
+        result = self._tox(([PYTHON, 'tools/released', 'fast'], 0))
+        self.assertEqual(
+            (0, '5 passed, 0 failed, 1 skipped'), self._report(result))
+
     def test_failures(self):
         self._count(7, 3, 0)
         result = self._tox((UNIT, 1), (['flake8'], 1), success=False)

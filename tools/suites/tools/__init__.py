@@ -10,7 +10,8 @@ def load_tests(
 ) -> unittest.TestSuite:
     top = loading.ROOT / 'tools'
     suite = loader.suiteClass([])
-    for folder in ('checkout', 'novabuild/tests', 'suites/tests'):
+    for folder in ('checkout', 'novabuild/tests', 'released/tests',
+                   'suites/tests'):
         suite.addTest(
             loader.discover(str(top / folder), top_level_dir=str(top)))
     return suite

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which of the released tests reach what this tree changes.
+
+The source is a search of the released tests for nova.image, [glance] and
+nova.privsep, and which functional tests set up the Glance fixture.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+import enum
+import pathlib
+
+from packaging import version
+
+UNIT = 'nova.tests.unit'
+FUNCTIONAL = 'nova.tests.functional'
+NO_GROUP = 'no test'
+"""What failed before any test was loaded is put under this."""
+
+
+class Mode(enum.StrEnum):
+    """What nova-compute's concurrency is made of."""
+
+    THREADS = 'threads'
+    EVENTLET = 'eventlet'
+
+    @property
+    def environment(self) -> dict[str, str]:
+        native = self is Mode.THREADS
+        return {
+            'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(native).lower(),
+            # As in the release's own tox.ini.
+            'NOVA_RAISE_ON_GREENLET_LEAK': 'true',
+        }
+
+
+def usual_mode(release: version.Version) -> Mode:
+    """Give what nova-compute of that release runs on unless told otherwise."""
+    return Mode.THREADS if release.major >= 34 else Mode.EVENTLET
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules of tests that have one row in the table."""
+
+    name: str
+    prefixes: tuple[str, ...]
+    """Of modules: all of a package, or one module."""
+    fast: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Groups that run in one go, as the release's own tox.ini has it."""
+
+    name: str
+    groups: tuple[Group, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _unit(name: str, *modules: str, fast: bool = False) -> Group:
+    return Group(name, tuple(f'{UNIT}.{each}' for each in modules), fast)
+
+
+def _functional(name: str, *modules: str) -> Group:
+    return Group(name, tuple(f'{FUNCTIONAL}.{each}' for each in modules))
+
+
+PARTS = (
+    Part('unit', (
+        _unit('image', 'image', fast=True),
+        _unit('image cache', 'virt.test_images', 'virt.test_imagecache',
+              'virt.libvirt.test_imagecache', 'virt.libvirt.test_utils',
+              fast=True),
+        _unit('privsep, storage', 'privsep', 'storage',
+              'virt.libvirt.storage', fast=True),
+        _unit('configuration', 'conf', 'test_conf', fast=True),
+        _unit('objects of images', 'objects.test_image_meta',
+              'objects.test_trusted_certs', fast=True),
+        _unit('virt.libvirt', 'virt.libvirt'),
+        _unit('compute', 'compute'),
+        _unit('conductor', 'conductor.test_conductor'),
+        _unit('API of images and servers',
+              'api.openstack.compute.test_image_metadata',
+              'api.openstack.compute.test_images',
+              'api.openstack.compute.test_server_actions',
+              'api.openstack.compute.test_servers', 'policies.test_servers',
+              'notifications.test_base'),
+    )),
+    # It imports modules anew, so no other test can be in its process.
+    Part('profiler', (_unit('profiler', 'test_profiler'),),
+         environment={'TEST_OSPROFILER': '1'}),
+    Part('functional', (
+        _functional('images (functional)', 'test_images',
+                    'compute.test_cache_image', 'test_boot_from_volume',
+                    'test_server_rescue', 'wsgi.test_servers'),
+        _functional('libvirt (functional)', *(
+            f'libvirt.test_{name}' for name in (
+                'amd_sev', 'device_bus_migration', 'evacuate', 'machine_type',
+                'rescue_deleted_base', 'stateless_firmware', 'uefi',
+                'vif_model'))),
+        _functional('regressions (functional)', *(
+            f'regressions.test_bug_{number}' for number in (
+                1558866, 1595962, 1628606, 1718512, 1741364, 1746483, 1780373,
+                1781710, 1797580, 1835822, 1843708, 1893284, 1895696, 1896463,
+                1928063, 2062127, 2062425, 2134375, 2143972))),
+    )),
+)
+
+
+class SelectionError(Exception):
+    """The list above does not fit the release. The message says where."""
+
+
+def released_modules(folder: pathlib.Path) -> list[str]:
+    """Give the modules of tests of the release that is unpacked there."""
+    top = folder / 'nova/tests'
+    return sorted(
+        '.'.join(path.relative_to(folder).with_suffix('').parts)
+        for path in top.rglob('test_*.py'))
+
+
+def grouped(
+    groups: Iterable[Group], modules: Sequence[str],
+) -> dict[str, str]:
+    """Give the modules that the groups take, each with its group's name.
+
+    A module is in the first group that takes it.
+
+    :raises SelectionError: a group takes none at all
+    """
+    chosen: dict[str, str] = {}
+    for group in groups:
+        taken = [module for module in modules
+                 if any(_is_in(module, prefix) for prefix in group.prefixes)]
+        if not taken:
+            raise SelectionError(
+                f'The release has none of the tests of "{group.name}": '
+                'correct tools/released/selection.py.')
+        for module in taken:
+            chosen.setdefault(module, group.name)
+    return chosen
+
+
+def absent(modules: Sequence[str]) -> list[str]:
+    """Give the prefixes that no module has: not each release has them all."""
+    return sorted(
+        prefix for part in PARTS for group in part.groups
+        for prefix in group.prefixes
+        if not any(_is_in(module, prefix) for module in modules))
+
+
+def group_of(test: str, chosen: Mapping[str, str]) -> str:
+    """Give the name of a test's group."""
+    for module, group in chosen.items():
+        # "setUpClass (nova.tests...)" is the id of a failure, too.
+        if f'{module}.' in test:
+            return group
+    return NO_GROUP
+
+
+def _is_in(module: str, prefix: str) -> bool:
+    return f'{module}.'.startswith(f'{prefix}.')

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""How stestr is called, and where it keeps what it finds out."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+import sys
+
+TOOLS = pathlib.Path(__file__).resolve().parents[1]
+
+
+def command(
+    start: str, repository: pathlib.Path, options: Sequence[str],
+) -> list[str]:
+    """Give the command that runs a suite.
+
+    :param start: where discovery starts, below tools/
+    """
+    return [
+        sys.executable, '-m', 'stestr', '--top-dir', str(TOOLS),
+        '--test-path', str(TOOLS / start), '--repo-url', str(repository),
+        'run', *options,
+    ]
+
+
+def repository(name: str) -> pathlib.Path:
+    """Give the folder for the records of a suite, and make it."""
+    top = os.environ.get('TOX_ENV_DIR') or TOOLS.parent
+    folder = pathlib.Path(top, '.stestr', name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
