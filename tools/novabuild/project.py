@@ -7,7 +7,9 @@ needed, and sections of our own that pin the released Nova: ``[nova_release]``,
 and ``[nova_release:VERSION]`` for each other one that can be built from.
 """
 
+from collections.abc import Iterator
 import configparser
+import contextlib
 from dataclasses import dataclass
 import os
 import pathlib
@@ -64,16 +66,32 @@ class Project:
     release: Release
 
 
-def load(root: pathlib.Path) -> Project:
+def load(root: pathlib.Path, wanted: str | None = None) -> Project:
     """Read ``setup.cfg`` in ``root``.
 
-    The environment variable NOVA_RELEASE says which of the pinned releases to
-    build from; without it, it is the one in ``[nova_release]``.
-
+    :param wanted: which of the pinned releases to build from; by default what
+        the environment variable NOVA_RELEASE says, or else the one in
+        ``[nova_release]``
     :raises BuildError: it is missing, incomplete, or says something unknown,
         or pins no such release
     """
-    path = root / 'setup.cfg'
+    with _read(root / 'setup.cfg') as parser:
+        return _project(
+            root, parser, wanted or os.environ.get(RELEASE_VARIABLE))
+
+
+def releases(root: pathlib.Path) -> list[str]:
+    """Give the versions of the pinned releases, the usual one first.
+
+    :raises BuildError: ``setup.cfg`` is missing or incomplete
+    """
+    with _read(root / 'setup.cfg') as parser:
+        return list(_pinned(parser, _version(parser, 'nova_release')))
+
+
+@contextlib.contextmanager
+def _read(path: pathlib.Path) -> Iterator[configparser.RawConfigParser]:
+    """Give what a file says; whatever is wrong is said to be wrong there."""
     parser = _parser()
     try:
         with path.open(encoding='utf-8') as lines:
@@ -81,7 +99,7 @@ def load(root: pathlib.Path) -> Project:
     except (OSError, UnicodeDecodeError, configparser.Error) as exc:
         raise errors.BuildError(f'Cannot read {path}: {exc}') from exc
     try:
-        return _project(root, parser, os.environ.get(RELEASE_VARIABLE))
+        yield parser
     except errors.BuildError as exc:
         raise errors.BuildError(f'{path}: {exc}') from exc
 
@@ -129,9 +147,7 @@ def _release(
     parser: configparser.RawConfigParser, usual: version.Version,
     wanted: str | None,
 ) -> Release:
-    pinned = {str(usual): 'nova_release'} | {
-        section.removeprefix(_OTHER): section
-        for section in parser.sections() if section.startswith(_OTHER)}
+    pinned = _pinned(parser, usual)
     chosen = wanted or str(usual)
     if chosen not in pinned:
         raise errors.BuildError(
@@ -144,6 +160,15 @@ def _release(
         sdist_sha256=_sha256(parser, section, 'sdist_sha256'),
         remove=_list(parser, section, 'remove'),
     )
+
+
+def _pinned(
+    parser: configparser.RawConfigParser, usual: version.Version,
+) -> dict[str, str]:
+    """Give the sections that pin releases, by their versions."""
+    return {str(usual): 'nova_release'} | {
+        section.removeprefix(_OTHER): section
+        for section in parser.sections() if section.startswith(_OTHER)}
 
 
 def _refuse_unknown_keys(parser: configparser.RawConfigParser) -> None:

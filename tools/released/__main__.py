@@ -28,7 +28,6 @@ from released import table  # noqa: E402
 from suites import counting  # noqa: E402
 from suites import loading  # noqa: E402
 
-EXEMPT = 'nova/tests/released-exempt.txt'
 How = Callable[[runs.Run, sides.Sides], tuple[runs.Results, runs.Results]]
 
 
@@ -69,11 +68,10 @@ def _compare(
 ) -> tuple[int, counting.Counts]:
     began = time.monotonic()
     fast = options.extent == 'fast'
-    text = (loading.ROOT / EXEMPT).read_text(encoding='utf-8')
     with sides.prepared(tree) as both:
         modules = selection.released_modules(both.pristine.folder)
         chosen = runs.chosen(modules, mode, fast)
-        exempt = runs.exempt(chosen, text, fast)
+        exempt = runs.exempt(chosen, loading.exempt(), fast)
         compared = _run(chosen, both, exempt, runs.on_both)
         suspects = compared.regressions()
         if suspects:

@@ -85,16 +85,15 @@ def groups(chosen: Sequence[Run]) -> dict[str, str]:
 
 
 def exempt(
-    chosen: Sequence[Run], text: str, fast: bool,
+    chosen: Sequence[Run], exemptions: Mapping[str, str], fast: bool,
 ) -> dict[str, str]:
     """Give the exemptions that these runs can judge, and their reasons.
 
-    :param text: lines ``TEST_ID  # REASON``
+    :param exemptions: all there are
     :param fast: these are not all runs, so leave out what is in none of them
-    :raises SuiteError: a line has no reason, or a test is named twice
     """
     return {
-        test: reason for test, reason in loading.exemptions(text).items()
+        test: reason for test, reason in exemptions.items()
         if not fast or any(
             test.startswith(f'{module}.') for module in groups(chosen))}
 

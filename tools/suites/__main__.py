@@ -6,6 +6,9 @@ With a folder in the environment variable NOVA_TEST_COUNTS, a file is left in
 it that says how many tests passed, failed and were skipped.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from dataclasses import field
 import os
@@ -17,6 +20,7 @@ TOOLS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
 from suites import counting  # noqa: E402
+from suites import others  # noqa: E402
 from suites import running  # noqa: E402
 
 
@@ -35,6 +39,9 @@ SUITES = {
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
     'unit-eventlet': Suite('suites/unit', environment={
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
+    # What older releases run in.
+    'others': Suite('suites/unit', (others.TESTS,), {
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
     'tools': Suite('suites/tools'),
     # A lab uses the whole machine, and its tests use one lab.
     'functional': Suite('suites/functional', ('--serial',), {
@@ -49,18 +56,49 @@ def main(arguments: list[str]) -> int:
               file=sys.stderr)
         return 2
     name, *options = arguments
-    repository = running.repository(name)
+    done = (_run_on_others if name == 'others' else _run)(name, options)
+    folder = os.environ.get('NOVA_TEST_COUNTS')
+    if folder:
+        counting.save(pathlib.Path(folder), name, done.counts, done.status)
+    return done.status
+
+
+@dataclass(frozen=True)
+class Done:
+    """What has become of a suite."""
+
+    status: int
+    counts: counting.Counts | None
+    """None: it has left no record."""
+
+
+def _run(
+    name: str, options: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> Done:
     suite = SUITES[name]
+    repository = running.repository(name)
     before = counting.runs(repository)
     status = subprocess.run(
         running.command(suite.start, repository, (*suite.options, *options)),
-        env=os.environ | suite.environment).returncode
-    folder = os.environ.get('NOVA_TEST_COUNTS')
-    if folder:
-        fresh = counting.runs(repository) - before
-        counts = counting.of_latest_run(repository) if fresh else None
-        counting.save(pathlib.Path(folder), name, counts, status)
-    return status
+        env=os.environ | suite.environment | dict(environment or {}),
+    ).returncode
+    fresh = counting.runs(repository) - before
+    return Done(status, counting.of_latest_run(repository) if fresh else None)
+
+
+def _run_on_others(name: str, options: Sequence[str]) -> Done:
+    """Run it on each release but the one here."""
+    status, counts = 0, []
+    for release in others.releases():
+        print(f'On Nova {release}:', flush=True)
+        with others.built(release) as environment:
+            done = _run(name, options, environment)
+        status = status or done.status
+        # A run that has left no record has failed, whatever the others did.
+        counts.append(done.counts or counting.Counts(0, 1, 0))
+    return Done(status, counting.Counts(
+        *(sum(each) for each in zip(*map(dataclasses.astuple, counts)))))
 
 
 if __name__ == '__main__':

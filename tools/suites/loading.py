@@ -16,6 +16,7 @@ from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TEST_FILE = re.compile(r'test_\w+\.py')
+_EXEMPT = 'released-exempt.txt'
 _EXEMPT_LINE = re.compile(r'(?P<id>\S+)\s+#\s*(?P<reason>\S.*)')
 
 
@@ -37,6 +38,17 @@ def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
         raise SuiteError(f'{ROOT / folder} has no test_*.py.')
     modules = [name.removesuffix('.py').replace('/', '.') for name in files]
     return loader.loadTestsFromNames(modules)
+
+
+def exempt() -> dict[str, str]:
+    """Give the exempt tests of the release at hand, and the reason for each.
+
+    :raises SuiteError: a line has no reason, or a test is named twice
+    """
+    own = ROOT / 'releases' / str(project.load(ROOT).release.version)
+    files = [ROOT / 'nova/tests' / _EXEMPT, own / _EXEMPT]
+    return exemptions(''.join(
+        path.read_text(encoding='utf-8') for path in files if path.exists()))
 
 
 def exemptions(text: str) -> dict[str, str]:

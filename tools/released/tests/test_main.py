@@ -52,11 +52,9 @@ class MainTestCase(testtools.TestCase):
             'released.runs.on_both', self._on_both))
         self.useFixture(fixtures.MonkeyPatch(
             'released.runs.one_by_one', self._one_by_one))
-        exempt = loading.exemptions(
-            (loading.ROOT / program.EXEMPT).read_text(encoding='utf-8'))
         self.exempt = {
             test.removeprefix(f'{MODULE}.'): [PASSED, FAILED]
-            for test in exempt}
+            for test in loading.exempt()}
 
     def _on_both(
         self, run: runs.Run, both: sides.Sides,

@@ -83,11 +83,12 @@ class ChosenTestCase(testtools.TestCase):
         self.assertEqual({}, profiler.only(tests).groups)
 
     def test_exempt(self):
-        text = f'{IMAGE}.A.test_a  # Why.\n{COMPUTE}.A.test_b  # Why.\n'
+        exemptions = {
+            f'{IMAGE}.A.test_a': 'Why.', f'{COMPUTE}.A.test_b': 'Why.'}
         for fast, tests in (
                 (True, [f'{IMAGE}.A.test_a']),
                 (False, [f'{IMAGE}.A.test_a', f'{COMPUTE}.A.test_b'])):
-            found = runs.exempt(self._chosen(fast), text, fast)
+            found = runs.exempt(self._chosen(fast), exemptions, fast)
             self.assertEqual(tests, list(found))
 
 

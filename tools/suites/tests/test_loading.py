@@ -7,6 +7,7 @@ from unittest import mock
 import fixtures
 import testtools
 
+from novabuild import project
 from suites import loading
 
 
@@ -30,6 +31,19 @@ class ExemptionsTestCase(testtools.TestCase):
         self.assertIn('Line 2', str(exc))
 
 
+SETUP = f"""\
+[metadata]
+name = nova
+version = 1.2.0+rbd.1
+description = A whole Nova
+
+[nova_release]
+version = 1.2.0
+sha256 = {'a' * 64}
+sdist_sha256 = {'b' * 64}
+"""
+
+
 class LoadingTestCase(testtools.TestCase):
     """A tree, and an installed Nova to load tests from."""
 
@@ -38,7 +52,9 @@ class LoadingTestCase(testtools.TestCase):
         folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.root = folder / 'root'
         self.installed = folder / 'site'
+        self._write(self.root, 'setup.cfg', SETUP)
         self._write(self.root, 'nova/conf/glance.py', '')
+        self.useFixture(fixtures.EnvironmentVariable(project.RELEASE_VARIABLE))
         self._write(self.installed, 'nova/conf/glance.py', '')
         self.useFixture(fixtures.MonkeyPatch(
             'suites.loading.ROOT', self.root))
@@ -78,6 +94,25 @@ class LoadingTestCase(testtools.TestCase):
         exc = self.assertRaises(
             loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit')
         self.assertIn('is not the nova/conf/glance.py of this tree', str(exc))
+
+    def test_form_of_the_release(self):
+        self._both('nova/tests/unit/test_a.py')
+        path = 'nova/conf/glance.py'
+        self._write(self.root, f'releases/1.2.0/{path}', 'older = True\n')
+        self.assertRaises(
+            loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit')
+        self._write(self.installed, path, 'older = True\n')
+        loading.ours(self.loader, 'nova/tests/unit')
+        self.load.assert_called_once()
+
+    def test_exempt_tests_of_a_release(self):
+        self._write(self.root, 'nova/tests/released-exempt.txt', 'a.b # x\n')
+        self.assertEqual({'a.b': 'x'}, loading.exempt())
+        extra = 'releases/1.2.0/released-exempt.txt'
+        self._write(self.root, extra, 'a.c # y\n')
+        self.assertEqual({'a.b': 'x', 'a.c': 'y'}, loading.exempt())
+        self._write(self.root, extra, 'a.b # y\n')
+        self.assertRaises(loading.SuiteError, loading.exempt)
 
     def test_no_nova_is_installed(self):
         with mock.patch('importlib.util.find_spec', return_value=None):
