@@ -81,7 +81,21 @@ def _project(text: str, ours: project.Project, data: Sequence[str]) -> str:
         place = ('project', key) if key else ('project', 'entry-points', group)
         _merge(document, place, points)
     _merge(document, ('tool', 'setuptools', 'package-data'), _packages(data))
+    _find_packages(document)
     return tomlkit.dumps(document)
+
+
+def _find_packages(document: tomlkit.TOMLDocument) -> None:
+    """Have all packages found, where only the one on top is listed.
+
+    Up to Nova 33 the others come along because nova.egg-info of the source
+    archive lists their files, and it does not list new ones.
+    """
+    setuptools = document.get('tool', {}).get('setuptools', {})
+    packages = setuptools.get('packages')
+    if isinstance(packages, list):
+        setuptools['packages'] = {
+            'find': {'include': [f'{name}*' for name in packages]}}
 
 
 def _setup(text: str, ours: project.Project, data: Sequence[str]) -> str:

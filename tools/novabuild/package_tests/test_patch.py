@@ -18,7 +18,8 @@ from novabuild import whole
 
 T = TypeVar('T')
 # What a package of a distribution says about itself.
-OWN_FIELDS = {'version', 'summary', 'description'}
+OWN_FIELDS = {
+    'version', 'summary', 'description', 'description_content_type'}
 
 
 def code(entries: whole.Entries) -> dict[str, bytes]:

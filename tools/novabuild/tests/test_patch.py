@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tomllib
 
 import fixtures
 
@@ -132,6 +133,18 @@ class ManifestTestCase(PatchTestCase):
             b'[tool.setuptools.package-data]\n'
             b'"nova.image" = ["keys.json"]\n'
             b'"nova.lab" = ["a.txt", "b.txt"]\n\n'))
+
+    def test_packages_that_are_listed(self):
+        found = '[tool.setuptools.packages.find]\ninclude = ["nova*"]\n'
+        self.release_source(base.SDIST | {
+            'pyproject.toml': base.PYPROJECT.replace(
+                found, '[tool.setuptools]\npackages = [\n    "nova"\n]\n')})
+        self._configure(points=(
+            'console_scripts =\n    nova-fetch = nova.cmd.fetch:main\n'))
+        patched = self._patched()['pyproject.toml'].data.decode()
+        self.assertEqual(
+            {'packages': {'find': {'include': ['nova*']}}},
+            tomllib.loads(patched)['tool']['setuptools'])
 
     def _setup_cfg(self, text: str) -> None:
         self.release_source(base.SDIST | {
