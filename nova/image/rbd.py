@@ -406,6 +406,9 @@ def _describe(command: str, status: int, said: str) -> str | None:
         return _('rbd is not installed on this host, or cannot be run: '
                  '%s') % said
     lines = [line for line in said.splitlines() if line.strip()]
+    # What rbd itself says counts most, and Ceph's log, which is written by
+    # another thread, may come after it.
+    lines.sort(key=lambda line: line.startswith('rbd: '))
     return _('rbd %(command)s ended with status %(status)d: %(said)s') % {
         'command': command, 'status': status, 'said': ' | '.join(lines[-3:])}
 

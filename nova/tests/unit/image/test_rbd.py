@@ -391,6 +391,12 @@ class TestOpenSource(RbdTestCase):
                 r'ended with status 2: two \| three \| rbd: error opening '
                 'pool images', FakeExport(content, 2, said))
 
+    def test_what_rbd_says_itself_is_not_lost(self) -> None:
+        said = "rbd: couldn't connect\none\ntwo\nthree\n"
+        self.assert_fails(
+            r"ended with status 13: two \| three \| rbd: couldn't connect$",
+            FakeExport(b'', 13, said))
+
     def test_rbd_fails_after_all_of_the_stream(self) -> None:
         self.assertRaisesRegex(
             transfer.SourceError, 'rbd export-diff ended with status 5: EIO',
