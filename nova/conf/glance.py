@@ -1,3 +1,5 @@
+# All Rights Reserved.
+#
 # SPDX-License-Identifier: Apache-2.0
 
 """The ``[glance]`` options: how to reach images, and how to fetch them."""

@@ -1,3 +1,6 @@
+# Copyright 2010 OpenStack Foundation
+# All Rights Reserved.
+#
 # SPDX-License-Identifier: Apache-2.0
 
 """What the HTTP errors of the Image service mean to Nova.

@@ -1,3 +1,6 @@
+# Copyright 2010 OpenStack Foundation
+# All Rights Reserved.
+#
 # SPDX-License-Identifier: Apache-2.0
 
 """Nova's image service: images and their metadata, kept by Glance."""
@@ -25,6 +28,8 @@ from cursive import exception as cursive_exception
 from cursive import signature_utils
 import glanceclient
 from glanceclient import exc as glance_exc
+from keystoneauth1 import adapter
+from keystoneauth1 import exceptions as ksa_exc
 from oslo_log import log as logging
 from oslo_utils import units
 
@@ -60,6 +65,10 @@ _CONNECTION_ERRORS = (
     OSError,
 )
 _RETRY_INTERVAL = 1  # seconds
+
+# Answers by which Glance refuses an image's data to a user.
+_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN,
+             HTTPStatus.NOT_FOUND)
 
 # Most wanted first: qcow2 is what Nova always made, then what VMware takes
 # (vhd was Hyper-V's), and raw, which everything reads.
@@ -172,7 +181,9 @@ class _ProgressLog:
         LOG.info('Image %(image)s is being fetched by %(source)s: %(done)d '
                  'of %(size)s bytes',
                  {'image': self._image_id, 'source': self._source,
-                  'done': done, 'size': size or _('an unknown number of')})
+                  'done': done,
+                  'size': _('an unknown number of') if size is None
+                  else size})
 
 
 def _reraise_translated_image_exception(image_id: str) -> ty.NoReturn:
@@ -356,6 +367,14 @@ class GlanceImageServiceV2:
             may see
         :raises nova.exception.ImageNotAuthorized: Glance refuses the request
         """
+        return self._translate(
+            self._get(context, image_id, show_deleted), include_locations)
+
+    def _get(
+        self, context: nova_context.RequestContext, image_id: str,
+        show_deleted: bool = True,
+    ) -> metadata.GlanceImage:
+        """Return one image as Glance describes it; see show()."""
         try:
             image = self._client.call(
                 context, _API_VERSION, 'get', args=(image_id,))
@@ -365,7 +384,11 @@ class GlanceImageServiceV2:
         hidden = not show_deleted and getattr(image, 'deleted', False)
         if hidden or not _is_image_available(context, image):
             raise exception.ImageNotFound(image_id=image_id)
+        return image
 
+    def _translate(
+        self, image: metadata.GlanceImage, include_locations: bool,
+    ) -> metadata.ImageMeta:
         image_meta = _translate_from_glance(
             image, include_locations=include_locations)
         if include_locations:
@@ -404,10 +427,12 @@ class GlanceImageServiceV2:
     ) -> Iterable[bytes] | None:
         """Fetch an image's data.
 
-        To a file at dst_path it comes by the first source that has the right
-        bytes: the locations that a handler is active for, in Glance's order,
-        then the Image API. Every source is held to the same: the signature,
-        if one is asked for, otherwise the hash that Glance recorded.
+        A file at dst_path is made from the first source that delivers the
+        right bytes: the locations that a handler is active for, in Glance's
+        order, then the Image API. Every source must match the same: the
+        signature, if one is asked for, otherwise the hash that Glance
+        recorded. A location is used only if Glance lets this user download
+        the image.
 
         :param data: an open file to write to; dst_path is then not looked at
         :param dst_path: path of a file to make, or of an existing FIFO or
@@ -415,24 +440,34 @@ class GlanceImageServiceV2:
         :param trusted_certs: ids of certificates, one of which must be behind
             the one that signed the image; by default those of ``[glance]
             default_trusted_certificate_ids`` if they are to be validated
-        :returns: None, or with neither data nor dst_path the image's chunks
+        :returns: None, or with neither data nor dst_path an iterator over the
+            image's chunks; where a signature is asked for, it yields the last
+            chunk only after the signature was verified, and raises what is
+            listed here
         :raises cryptography.exceptions.InvalidSignature: the signature is not
             of these bytes
         :raises cursive.exception.SignatureVerificationError: the signature
             cannot be verified
         :raises nova.exception.CertificateValidationFailed: the certificate is
             not one to be trusted
-        :raises nova.exception.CouldNotFetchImage: it did not come whole
-        :raises nova.exception.ImageUnacceptable: it has no data, or its hash
-            is not the recorded one
+        :raises nova.exception.ImageNotAuthorized: Glance does not let this
+            user download it
+        :raises nova.exception.CouldNotFetchImage: no source delivered all of
+            it, with the recorded hash
+        :raises nova.exception.ImageUnacceptable: it has no data, its hash
+            cannot be computed, or two sources delivered the same bytes, which
+            do not have the recorded hash
         :raises OSError: the file cannot be written
         """
         # Find out whether it can be verified before it is fetched.
         verifier = self._get_verifier(context, image_id, trusted_certs)
         if data is None and dst_path and transfer.is_plain_destination(
                 dst_path):
-            image = self.show(context, image_id,
-                              include_locations=bool(self._handlers))
+            found = self._get(context, image_id)
+            image = self._translate(
+                found, include_locations=bool(self._handlers))
+            # Nova's image dict has 0 where Glance has not recorded a size.
+            image['size'] = found.get('size')
             if verifier is None:
                 expected = verify.recorded_hash(image)
             else:
@@ -448,7 +483,8 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
     ) -> None:
-        size = image.get('size') or None
+        size = image['size']
+        wrong_hashes = set()
         for scheme, url in self._direct_urls(context, image):
             handler = self._handlers[scheme]
             observe.current().begins(scheme, size)
@@ -463,6 +499,8 @@ class GlanceImageServiceV2:
                 raise
             except Exception as error:
                 reason = describe_failure(error)
+                if isinstance(error, verify.WrongHash):
+                    wrong_hashes.add(error.found)
             # While an error is handled, oslo.log adds it to each line.
             LOG.warning(
                 'Image %(image)s could not be fetched by %(scheme)s, the '
@@ -476,6 +514,10 @@ class GlanceImageServiceV2:
             with contextlib.closing(http.ChunkSource(chunks)) as source:
                 self._transfer(image, 'http', source, path, expected)
         except transfer.SourceError as error:
+            if (isinstance(error, verify.WrongHash) and
+                    error.found in wrong_hashes):
+                raise exception.ImageUnacceptable(
+                    image_id=image['id'], reason=str(error)) from error
             raise exception.CouldNotFetchImage(
                 _('Could not fetch image %(image)s over HTTP: %(reason)s') %
                 {'image': image['id'], 'reason': error}) from error
@@ -489,18 +531,88 @@ class GlanceImageServiceV2:
         image: metadata.ImageMeta,
     ) -> list[tuple[str, str]]:
         """Return scheme and URL of each location to try, in that order."""
-        if not self._handlers:
-            return []
         urls = locations.shown(image)
-        # What is shown costs no request, and no credentials of Nova's, which
-        # are not for a server that the user's request has named.
-        if not urls and not self._client.is_for_one_server:
+        # Nova's credentials are not for a server that a request has named.
+        hidden = not urls and not self._client.is_for_one_server
+        if not self._handlers or not (hidden or self._handled(urls)):
+            return []
+        if not self.permits_direct_download(context, image):
+            return []
+        if hidden:
             urls = locations.ask(self._client, context, image['id'])
-        handled = [url for url in urls
-                   if locations.scheme(url) in self._handlers]
+        handled = self._handled(urls)
         # If none is any good here, each says why when it is opened.
         chosen = locations.nearest_first(handled, _RANKS) or handled
         return [(locations.scheme(url), url) for url in chosen]
+
+    def _handled(self, urls: Iterable[str]) -> list[str]:
+        return [url for url in urls
+                if locations.scheme(url) in self._handlers]
+
+    def permits_direct_download(
+        self, context: nova_context.RequestContext,
+        image: metadata.ImageMeta,
+    ) -> bool:
+        """Tell whether Glance would send this user the data of an image.
+
+        A direct download passes Glance by, and with it the rules by which
+        Glance refuses data: the image's status, and the policy
+        ``download_image``. Glance is therefore asked first.
+
+        :param context: the user's request
+        :param image: as :meth:`show` returns it
+        :returns: False where Glance has to be asked for the data itself, over
+            HTTP
+        :raises nova.exception.ImageNotAuthorized: Glance refuses the data
+        :raises nova.exception.ImageNotFound: the image was deleted
+        """
+        if image['status'] != 'active' or image['size'] is None:
+            LOG.debug('Image %(image)s is downloaded over HTTP only: its '
+                      'status is %(status)s, its size %(size)s',
+                      {'image': image['id'], 'status': image['status'],
+                       'size': image['size']})
+            return False
+        answer = self._request_past_the_end(context, image)
+        if answer == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True
+        LOG.warning(
+            'Image %(image)s is downloaded over HTTP only: Glance did not say '
+            'whether this user may download it (%(answer)s)',
+            {'image': image['id'], 'answer': answer})
+        return False
+
+    def _request_past_the_end(
+        self, context: nova_context.RequestContext,
+        image: metadata.ImageMeta,
+    ) -> int | str:
+        """Request the range of an image that begins right after its end.
+
+        Glance answers such a request by 416, after it has checked the status
+        and the policy, and before it opens a store (Glance 33,
+        glance/api/v2/image_data.py).
+
+        :returns: the status of the answer, or why there is none
+        """
+        session, auth = compat.session_and_auth(context)
+        # The server that has just shown the image. glanceclient, which would
+        # find it by itself, percent-encodes the value of the header.
+        server = adapter.Adapter(
+            session, auth=auth, endpoint_override=self._client.api_server,
+            global_request_id=context.global_id,
+            connect_retries=CONF.glance.num_retries)
+        try:
+            # The answer may be the whole image, and is not read.
+            with server.get(
+                    '/v2/images/%s/file' % image['id'], stream=True,
+                    headers={'Range': 'bytes=%d-' % image['size']},
+                    raise_exc=False) as response:
+                status = response.status_code
+        except ksa_exc.ClientException as error:
+            return describe_failure(error)
+        if status in _REFUSALS:
+            raise _translate_image_exception(
+                image['id'], glance_exc.from_response(response))
+        return status
 
     @staticmethod
     def _transfer(
@@ -508,7 +620,7 @@ class GlanceImageServiceV2:
         path: str, expected: verify.Expectation,
     ) -> None:
         report = transfer.transfer(
-            source, path, expected.start(), size=image.get('size') or None,
+            source, path, expected.start(), size=image['size'],
             progress=_ProgressLog(image['id'], name, observe.current()))
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
@@ -539,31 +651,50 @@ class GlanceImageServiceV2:
         verifier: ty.Any, data: ty.BinaryIO | None, dst_path: str | None,
     ) -> Iterable[bytes] | None:
         """Pass an image on to a file object, a FIFO or the caller."""
+        if verifier is not None:
+            chunks = self._verified(image_id, chunks, verifier)
+        if data is None and not dst_path:
+            return chunks
         with contextlib.ExitStack() as stack:
             file = data
-            if file is None and dst_path:
-                file = stack.enter_context(open(dst_path, 'wb'))
+            if file is None:
+                file = stack.enter_context(open(ty.cast(str, dst_path), 'wb'))
                 stack.callback(self._safe_fsync, file)
                 stack.callback(file.flush)
-            if file is None and verifier is None:
-                return chunks
             try:
                 for chunk in chunks:
-                    if verifier is not None:
-                        verifier.update(chunk)
-                    if file is not None:
-                        file.write(chunk)
-                if verifier is not None:
-                    verifier.verify()
-                    LOG.info('Image signature verification succeeded for '
-                             'image %s', image_id)
+                    file.write(chunk)
             except crypto_exceptions.InvalidSignature:
-                LOG.error('Image signature verification failed for image %s',
-                          image_id)
                 if data is not None:
                     data.truncate(0)
                 raise
-        return chunks if file is None else None
+        return None
+
+    @staticmethod
+    def _verified(
+        image_id: str, chunks: Iterable[bytes], verifier: ty.Any,
+    ) -> Iterator[bytes]:
+        """Yield all chunks, the last one after verification.
+
+        So a reader that stops at the size of the image has read bytes that
+        were verified.
+        """
+        last = None
+        for chunk in chunks:
+            verifier.update(chunk)
+            if last is not None:
+                yield last
+            last = chunk
+        try:
+            verifier.verify()
+        except crypto_exceptions.InvalidSignature:
+            LOG.error('Image signature verification failed for image %s',
+                      image_id)
+            raise
+        LOG.info('Image signature verification succeeded for image %s',
+                 image_id)
+        if last is not None:
+            yield last
 
     @staticmethod
     def _safe_fsync(fh: ty.BinaryIO) -> None:

@@ -1,3 +1,6 @@
+# Copyright 2010 OpenStack Foundation
+# All Rights Reserved.
+#
 # SPDX-License-Identifier: Apache-2.0
 
 """Image metadata as Nova keeps it, and as the Image API v2 speaks it.

@@ -24,6 +24,22 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 
+class WrongHash(transfer.SourceError):
+    """The bytes of a source do not have the hash that Glance recorded.
+
+    Another source may have the right ones.
+
+    :ivar found: the hash of the bytes, in hexadecimal
+    """
+
+    def __init__(self, algorithm: str, found: str, recorded: str) -> None:
+        self.found = found
+        super().__init__(reason=_(
+            'corrupt image download: its %(algorithm)s hash is %(found)s, '
+            'Glance recorded %(recorded)s') %
+            {'algorithm': algorithm, 'found': found, 'recorded': recorded})
+
+
 @dataclasses.dataclass(frozen=True)
 class Expectation:
     """What every source of an image is held to."""
@@ -80,7 +96,7 @@ def recorded_hash(image: Mapping[str, Any]) -> Expectation:
     algorithm, value = image.get('os_hash_algo'), image.get('os_hash_value')
     if algorithm and value:
         if _is_known(algorithm):
-            return _expect_hash(image['id'], algorithm, value)
+            return _expect_hash(algorithm, value)
         if not image.get('checksum'):
             raise exception.ImageUnacceptable(
                 image_id=image['id'],
@@ -91,7 +107,7 @@ def recorded_hash(image: Mapping[str, Any]) -> Expectation:
                     'instead',
                     {'algorithm': algorithm, 'image': image['id']})
     if image.get('checksum'):
-        return _expect_hash(image['id'], 'md5', image['checksum'])
+        return _expect_hash('md5', image['checksum'])
     return NOTHING
 
 
@@ -103,29 +119,22 @@ def _is_known(algorithm: str) -> bool:
         return False
 
 
-def _expect_hash(image_id: str, algorithm: str, value: str) -> Expectation:
+def _expect_hash(algorithm: str, value: str) -> Expectation:
     return Expectation(
-        algorithm, lambda: _HashVerifier(image_id, algorithm, value),
-        by_hash=True)
+        algorithm, lambda: _HashVerifier(algorithm, value), by_hash=True)
 
 
 class _HashVerifier:
     """Compares a hash of the bytes with the recorded one."""
 
-    def __init__(self, image_id: str, algorithm: str, value: str) -> None:
-        self._image_id = image_id
+    def __init__(self, algorithm: str, recorded: str) -> None:
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
-        self._value = value
+        self._recorded = recorded
 
     def update(self, data: memoryview, /) -> None:
         self._hash.update(data)
 
     def verify(self) -> None:
         found = self._hash.hexdigest()
-        if found != self._value.lower():
-            raise exception.ImageUnacceptable(
-                image_id=self._image_id,
-                reason=_('corrupt image download: its %(algorithm)s hash is '
-                         '%(found)s, Glance recorded %(value)s') %
-                {'algorithm': self._hash.name, 'found': found,
-                 'value': self._value})
+        if found != self._recorded.lower():
+            raise WrongHash(self._hash.name, found, self._recorded)

@@ -30,6 +30,7 @@ from glanceclient.common import utils as glance_utils
 from glanceclient import exc as glance_exc
 from oslo_utils.fixture import uuidsentinel as uuids
 import requests
+from requests_mock.contrib import fixture as requests_fixture
 
 from nova import context as nova_context
 from nova import exception
@@ -62,6 +63,7 @@ class FakeGlance:
     """Answers as GlanceClientWrapper does: one image, and its data."""
 
     is_for_one_server = False
+    api_server = 'http://glance.example.com/image'
 
     def __init__(self, image: Image) -> None:
         self.image = image
@@ -137,6 +139,13 @@ class FakeHandler:
         return [url for _image_id, url, _path in self.calls]
 
 
+class UnreadBody(io.BytesIO):
+    """The body of an answer, which may be as large as an image."""
+
+    def read(self, *_args: ty.Any) -> ty.NoReturn:
+        raise AssertionError('the body of the answer was read')
+
+
 def broken() -> Exception:
     return transfer.SourceError(reason='the cable is broken')
 
@@ -182,6 +191,20 @@ class DownloadTestCase(test.NoDBTestCase):
             compat, 'service_context',
             return_value=nova_context.RequestContext(
                 uuids.nova, uuids.service, overwrite=False))).mock
+        self.requests = self.useFixture(requests_fixture.Fixture())
+        self.answer(416)
+
+    def answer(self, status: int | type[Exception]) -> None:
+        """Have Glance answer a request for a range of the image.
+
+        :param status: the answer's, or the error in place of one
+        """
+        self.body = UnreadBody(RIGHT)
+        how: dict[str, ty.Any] = (
+            {'status_code': status, 'body': self.body}
+            if isinstance(status, int) else {'exc': status})
+        self.range = self.requests.get(
+            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
 
     def locate(self, *urls: str) -> None:
         self.image['locations'] = [
@@ -478,12 +501,114 @@ class TestSources(DownloadTestCase):
              for record in logs.records])
 
     def test_size_is_not_known(self) -> None:
-        for size in (None, 0):
-            self.image['size'] = size
-            self.download()
-        self.assertEqual(
-            test_transfer.digest(RIGHT),
-            test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+        """Then no source can be held to it: HTTP is the only one."""
+        handler = self.handle(RIGHT)
+        self.image['size'] = None
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertEqual([], handler.calls)
+        self.assertFalse(self.range.called)
+
+    def test_size_of_zero_is_a_size(self) -> None:
+        self.image['size'] = 0
+        self.assert_fails(exception.CouldNotFetchImage, 'more than the 0')
+
+    def test_empty_image(self) -> None:
+        self.image.update(size=0, os_hash_value=hashlib.sha256().hexdigest())
+        self.handle(b'')
+        self.download()
+        self.assertEqual(b'', pathlib.Path(self.path).read_bytes())
+        self.assertEqual('bytes=0-', self.range.last_request.headers['Range'])
+        self.assertEqual(['get'], self.glance.methods)
+
+
+class TestPermission(DownloadTestCase):
+    """Whether Glance would let this user download the image."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handler = self.handle(RIGHT)
+
+    def test_permitted(self) -> None:
+        self.download()
+        self.assert_fetched(by_http=False)
+        self.assertEqual(['get'], self.glance.methods)
+        self.assertEqual(1, self.range.call_count)
+        headers = self.range.last_request.headers
+        self.assertEqual(f'bytes={len(RIGHT)}-', headers['Range'])
+        self.assertEqual('token', headers['X-Auth-Token'])
+
+    def test_refused(self) -> None:
+        for hidden in (False, True):
+            if hidden:
+                self.glance.hidden = ['mem://0']
+                del self.image['locations']
+            for status, error in ((401, exception.ImageNotAuthorized),
+                                  (403, exception.ImageNotAuthorized),
+                                  (404, exception.ImageNotFound)):
+                self.answer(status)
+                self.glance.methods.clear()
+                self.assertRaisesRegex(error, uuids.image, self.download)
+                self.assertEqual(['get'], self.glance.methods)
+        self.assertEqual([], os.listdir(self.directory))
+        self.assertEqual([], self.handler.calls)
+        self.login.assert_not_called()
+
+    def test_any_other_answer_means_http(self) -> None:
+        self.flags(num_retries=0, group='glance')
+        self.glance.hidden = ['mem://0']
+        for answer, said in (
+            *((status, str(status)) for status in (
+                200, 204, 206, 300, 400, 409, 413, 429, 500, 502, 503)),
+            (requests.ConnectionError, 'Unable to establish connection'),
+            (requests.Timeout, 'timed out'),
+        ):
+            self.glance = FakeGlance(self.image)
+            self.answer(answer)
+            with self.logged() as logs:
+                self.download()
+            self.assert_fetched(by_http=True)
+            [warning] = self.warnings(logs)
+            self.assertIn(uuids.image, warning)
+            self.assertIn(said, warning)
+        self.assertEqual([], self.handler.calls)
+        self.login.assert_not_called()
+
+    def test_answer_is_not_read(self) -> None:
+        """A proxy may ignore the range, and send the whole image."""
+        self.answer(200)
+        self.download()
+        self.assert_fetched(by_http=True)
+        self.assertTrue(self.body.closed)
+
+    def test_image_is_not_active(self) -> None:
+        """Glance itself answers the request for its data."""
+        self.glance.refusal = glance_exc.HTTPForbidden()
+        for status in ('queued', 'saving', 'uploading', 'importing',
+                       'deactivated', 'pending_delete', 'deleted', 'killed',
+                       'a status to come'):
+            self.image['status'] = status
+            self.glance.methods.clear()
+            self.assertRaises(exception.ImageNotAuthorized, self.download)
+            self.assertEqual(['get', 'data'], self.glance.methods)
+        self.assertFalse(self.range.called)
+        self.assertEqual([], self.handler.calls)
+        self.login.assert_not_called()
+
+    def test_not_asked_where_nothing_could_be_fetched_directly(self) -> None:
+        self.locate('file:///x', 'swift://y')
+        self.download()
+        self.flags(allowed_direct_url_schemes=[], group='glance')
+        self.locate('mem://0')
+        self.download()
+        self.assertFalse(self.range.called)
+
+    def test_server_named_by_the_request(self) -> None:
+        """It decides about its own images."""
+        self.answer(403)
+        with mock.patch.object(FakeGlance, 'is_for_one_server', True):
+            self.assertRaises(exception.ImageNotAuthorized, self.download)
+        self.assertEqual([], self.handler.calls)
 
 
 class TestHiddenLocations(DownloadTestCase):
@@ -504,7 +629,8 @@ class TestHiddenLocations(DownloadTestCase):
             self.download()
         self.assert_fetched(by_http=False)
         self.assertEqual(['mem://0', 'mem://1'], handler.urls)
-        self.assertEqual(['get', 'get_image_locations'], self.glance.methods)
+        self.assertEqual(['get', 'get_image_locations'],
+                         self.glance.methods)
 
     def test_user_does_not_see_the_image(self) -> None:
         self.hide(RIGHT)
@@ -664,6 +790,18 @@ class TestFailures(DownloadTestCase):
         self.assert_fails(exception.CouldNotFetchImage, 'more than')
         self.assertEqual(1, self.glance.closed)
 
+    def test_wrong_bytes_over_http_alone(self) -> None:
+        """They may be right on another host."""
+        self.glance.body = WRONG
+        self.assert_fails(exception.CouldNotFetchImage,
+                          f'{uuids.image}.*Glance recorded')
+        self.assertEqual(1, self.glance.closed)
+
+    def test_wrong_bytes_that_differ(self) -> None:
+        self.handle(WRONG, broken())
+        self.glance.body = RIGHT[:-2] + b'!!'
+        self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
+
     def test_http_connection_breaks(self) -> None:
         # These are what requests makes of the errors of urllib3.
         for error in (requests.exceptions.ChunkedEncodingError,
@@ -717,7 +855,7 @@ class TestVerification(DownloadTestCase):
         del glance._HANDLERS['mem']
         self.handle(broken())
         self.glance.body = WRONG
-        self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
+        self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
     def test_size_counts_where_the_hash_is_left_out(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
@@ -953,15 +1091,54 @@ class TestOtherDestinations(DownloadTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
         self.assertEqual([], self.handler.calls)
 
-    def test_signature_of_a_stream(self) -> None:
+    def sign(self, data: bytes) -> None:
         self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(signature_of(WRONG))
+        self.image.update(signature_of(data))
+        self.useFixture(fixtures.MockPatch(
+            'cursive.signature_utils.get_certificate')).mock.return_value \
+            .public_key = private_key().public_key
+
+    def test_file_object_and_signature(self) -> None:
+        self.sign(RIGHT)
         file = io.BytesIO()
-        with mock.patch('cursive.signature_utils.get_certificate') as get:
-            get.return_value.public_key = private_key().public_key
-            self.assertRaises(crypto_exceptions.InvalidSignature,
-                              self.download, data=file)
+        with self.logged() as logs:
+            self.download(data=file)
+        self.assertEqual(RIGHT, file.getvalue())
+        self.assertIn('Image signature verification succeeded for image %s' %
+                      uuids.image, logs.output[-1])
+
+    def test_file_object_and_wrong_signature(self) -> None:
+        self.sign(WRONG)
+        file = io.BytesIO()
+        self.assertRaises(crypto_exceptions.InvalidSignature,
+                          self.download, data=file)
         self.assertEqual(b'', file.getvalue())
+
+    def test_chunks_and_signature(self) -> None:
+        self.sign(RIGHT)
+        with self.logged() as logs:
+            chunks = self.download(dst_path=None)
+            self.assertEqual(RIGHT, b''.join(chunks))
+        self.assertIn('Image signature verification succeeded for image %s' %
+                      uuids.image, logs.output[-1])
+
+    def test_chunks_and_wrong_signature(self) -> None:
+        """The reader never has all of the image."""
+        self.sign(WRONG)
+        chunks = self.download(dst_path=None)
+        read = []
+        with self.logged() as logs:
+            self.assertRaises(crypto_exceptions.InvalidSignature,
+                              lambda: read.extend(chunks))
+        self.assertEqual(RIGHT[:len(RIGHT) // 65536 * 65536], b''.join(read))
+        self.assertEqual(['ERROR'],
+                         [record.levelname for record in logs.records])
+
+    def test_no_chunks_and_wrong_signature(self) -> None:
+        self.sign(WRONG)
+        self.glance.body = b''
+        self.assertRaises(crypto_exceptions.InvalidSignature,
+                          lambda: list(self.download(dst_path=None)))
 
 
 class TestRbd(DownloadTestCase):
