@@ -594,10 +594,12 @@ class GlanceImageServiceV2:
         :returns: the status of the answer, or why there is none
         """
         session, auth = compat.session_and_auth(context)
-        # The server that has just shown the image. glanceclient, which would
-        # find it by itself, percent-encodes the value of the header.
+        # Not by glanceclient, which percent-encodes the value of the header,
+        # but to the server by which it has shown the image.
         server = adapter.Adapter(
-            session, auth=auth, endpoint_override=self._client.api_server,
+            session, auth=auth,
+            endpoint_override=(self._client.api_server or
+                               generate_glance_url(context)),
             global_request_id=context.global_id,
             connect_retries=CONF.glance.num_retries)
         try:

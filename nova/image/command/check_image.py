@@ -110,6 +110,24 @@ def check_visible(known: findings.Known) -> findings.Finding:
         raise findings.CheckFailed(
             _('The image is %s, so it has no data') % image['status'],
             _('Name an image that is active.'))
+    try:
+        permitted = glance.get_default_image_service().permits_direct_download(
+            known.logged_in.context, image)
+    except exception.ImageNotAuthorized:
+        return findings.warning(
+            _('Glance does not let %(user)s download image %(image)s') %
+            {'user': known.logged_in.user, 'image': image['id']},
+            _('Nova fetches no image directly that Glance refuses to send: '
+              "see Glance's policy download_image. nova-compute asks with the "
+              'token of the user. Name an image that this user may '
+              'download.'))
+    if not permitted:
+        raise findings.CheckFailed(
+            _('Glance did not say whether %s may download the image') %
+            known.logged_in.user,
+            _('Nova asks by GET /v2/images/ID/file with a range that begins '
+              'at the end of the image, and Glance answers with status 416. '
+              'See that no proxy changes that; --debug shows the answer.'))
     urls = locations.shown(image)
     if urls:
         api = _('shown to users as %s of the image') % (

@@ -276,6 +276,9 @@ class TestGlance(CheckTestCase):
         self.get = self.replace(glance.API, 'get')
         self.get_all = self.replace(glance.API, 'get_all', return_value=[])
         self.replace(glance, 'generate_glance_url', return_value='http://g')
+        self.permits = self.replace(
+            glance.GlanceImageServiceV2, 'permits_direct_download',
+            return_value=True)
 
     def test_login(self) -> None:
         log_in = self.replace(login, 'log_in')
@@ -338,6 +341,21 @@ class TestGlance(CheckTestCase):
                           check_image.check_glance)
         self.assert_found(Verdict.SKIPPED, 'name one', '^$',
                           check_image.check_visible)
+
+    def test_not_permitted(self) -> None:
+        self.log_in()
+        self.show(locations=[{'url': URL}])
+        self.permits.side_effect = exception.ImageNotAuthorized(
+            image_id=uuids.image)
+        self.assert_found(
+            Verdict.WARNING, f'not let nova download image {uuids.image}$',
+            'policy download_image', check_image.check_visible)
+        self.permits.side_effect = None
+        self.permits.return_value = False
+        self.assert_found(
+            Verdict.FAILED, 'did not say whether nova may', 'status 416',
+            check_image.check_visible)
+        self.assertEqual([], self.known.urls)
 
     def test_visible(self) -> None:
         self.log_in()
