@@ -20,7 +20,8 @@ CEPH_USER = 'glance'
 
 _STORES = ['ceph:rbd']
 
-_DOWNLOAD = re.compile(r'"GET /v2/images/([^/ ]+)/file ')
+# But for 416, the answer to a request that only asks for permission.
+_DOWNLOAD = re.compile(r'"GET /v2/images/([^/ ]+)/file HTTP/[\d.]+" (?!416)')
 
 
 def _rbd_store(ceph: lab_ceph.Ceph) -> dict[str, config.Value | None]:
@@ -173,7 +174,7 @@ class Glance(process.LabFixture):
         """Make Glance say other things of an image, as if they were so.
 
         :param columns: of its table of images: checksum, os_hash_algo,
-            os_hash_value or size (in bytes)
+            os_hash_value, size (in bytes), status or deleted
         """
         names = ', '.join(f'{name} = ?' for name in columns)
         with contextlib.closing(

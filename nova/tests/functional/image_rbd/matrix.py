@@ -20,6 +20,7 @@ from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import process
 from nova.tests.lab import signing
+from nova.tests.lab import worker as lab_worker
 
 MIB = base.MIB
 #: Several RBD objects, the last one not full, and no multiple of a sector.
@@ -78,6 +79,8 @@ class MatrixTestCase(worker_base.WorkerTestCase):
     #: Of the compute host's [glance], unless a test says otherwise.
     OPTIONS: ClassVar[Options] = {
         'verify_glance_signatures': True}
+    #: Of other sections of its nova.conf.
+    SECTIONS: ClassVar[config.Options] = {}
 
     @classmethod
     def make_class_image(
@@ -130,7 +133,8 @@ class MatrixTestCase(worker_base.WorkerTestCase):
     def by(self, way: str, image_id: str, *,
            trusted: list[str] | None = None, cached: bool = False,
            path: pathlib.Path | None = None,
-           options: Options | None = None) -> Outcome:
+           options: Options | None = None,
+           worker: lab_worker.Worker | None = None) -> Outcome:
         """Download an image by one way; check that all or nothing is there.
 
         :param way: rbd, with HTTP behind it, or http
@@ -138,14 +142,15 @@ class MatrixTestCase(worker_base.WorkerTestCase):
         :param cached: into the image cache
         :param path: the file it was made of; None: don't compare
         :param options: of [glance]
+        :param worker: of another user than usual
         """
-        self.host.configure({'glance': {
+        self.host.configure(config.merge(self.SECTIONS, {'glance': {
             **self.OPTIONS, **(options or {}),
-            'allowed_direct_url_schemes': 'rbd' if way == 'rbd' else None}})
+            'allowed_direct_url_schemes': 'rbd' if way == 'rbd' else None}}))
         before = self.cloud.glance.downloads(image_id)
         error = message = ''
         try:
-            fetched = self.worker.fetch(
+            fetched = (worker or self.worker).fetch(
                 image_id, path=None if cached else self.target,
                 trusted_certs=trusted)
         except errors.FetchFailed as failure:

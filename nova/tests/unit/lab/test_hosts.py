@@ -69,7 +69,8 @@ class TestDownloads(testtools.TestCase):
             '127.0.0.1 - - [x] "GET /v2/images/ab HTTP/1.1" 200 5\n'
             '127.0.0.1 - - [x] "PUT /v2/images/ab/file HTTP/1.1" 204 0\n'
             '127.0.0.1 - - [x] "GET /v2/images/cd/file HTTP/1.1" 200 5\n'
-            '127.0.0.1 - - [x] "GET /v2/images/ab/file HTTP/1.1" 200 5\n')
+            '127.0.0.1 - - [x] "GET /v2/images/ab/file HTTP/1.1" 403 5\n'
+            '127.0.0.1 - - [x] "GET /v2/images/ab/file HTTP/1.1" 416 5\n')
         self.assertEqual(2, glance.count_downloads(log, 'ab'))
         self.assertEqual(1, glance.count_downloads(log, 'cd'))
         self.assertEqual(0, glance.count_downloads(log, 'a'))
