@@ -193,9 +193,11 @@ class MatrixTestCase(worker_base.WorkerTestCase):
 
     def assert_refused(self, image_id: str, error: str, reason: str, *,
                        fetched: bool = False, why: str | None = None,
-                       **how: Any) -> None:
-        """By both ways, by the same error, and nothing is left.
+                       by_http: str | None = None, **how: Any) -> None:
+        """By both ways, and nothing is left.
 
+        :param error: of a direct download, with HTTP behind it
+        :param by_http: of a download over HTTP alone; None: the same
         :param reason: is in the error's message
         :param fetched: whether the data has to be seen for that; if not,
             none is asked for
@@ -205,7 +207,9 @@ class MatrixTestCase(worker_base.WorkerTestCase):
         for way in ('rbd', 'http'):
             seen = self.by(way, image_id, **how)
             context = f'{way}: {seen.message} {seen.warnings}'
-            self.assertEqual(error, seen.error, context)
+            self.assertEqual(
+                error if way == 'rbd' else by_http or error, seen.error,
+                context)
             self.assertIn(reason, seen.message, context)
             self.assertEqual(
                 (int(fetched and way == 'rbd'), int(fetched)),

@@ -219,7 +219,8 @@ class TestSignatures(SignedTestCase):
         self.assert_accepted(image_id, path)
         self.assert_refused(
             image_id, 'ImageUnacceptable', 'corrupt image download',
-            fetched=True, options={'verify_glance_signatures': False})
+            fetched=True, options={'verify_glance_signatures': False},
+            by_http='CouldNotFetchImage')
 
 
 @ddt.ddt
