@@ -203,6 +203,19 @@ class Evidence:
         """
         self._require_export(image)
         self._require_downloads(image, 1)
+        self._require_nothing_cached(image)
+
+    def require_not_fetched(self, image: ty.Any) -> None:
+        """An image was not exported, and nothing of it is kept.
+
+        :raises LabError: it is not so
+        """
+        require(not self.exports(),
+                f'Nothing should be exported; the compute log has '
+                f'{self.exports()}')
+        self._require_nothing_cached(image)
+
+    def _require_nothing_cached(self, image: ty.Any) -> None:
         require(not self.fetched(),
                 f'No image should be used; the compute log has '
                 f'{self.fetched()}')

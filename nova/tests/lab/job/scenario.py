@@ -128,6 +128,8 @@ class Scenario:
                    lambda: self._snapshot('2', 'snapshot-2'))
         yield Step('Boot server 7 of the snapshot: by rbd',
                    lambda: self._boot_fetched('7', 'snapshot-2'))
+        yield Step('Rescue server 7 with a deactivated image: refused',
+                   self._rescue_with_deactivated)
 
     def _raw(self) -> Iterator[Step]:
         yield Step('Restart nova-compute with images_type = raw',
@@ -293,6 +295,24 @@ class Scenario:
                 f'Errors in the log:\n{self._evidence.errors()}')
         return self._evidence.require_fetched_from_ceph(
             image.shown, 'sha512')
+
+    def _rescue_with_deactivated(self) -> str:
+        """Glance tells Nova where it is, and refuses it to the user."""
+        self._store('deactivated')
+        image = self._images['deactivated']
+        images = self._cloud.glance_client('admin').images
+        images.deactivate(image.id)
+        self._evidence.begin()
+        server = self._user.rescue(self._servers['7'].server, image.id)
+        # Of a deactivated image, Glance does not delete the data.
+        images.reactivate(image.id)
+        require(server.status != 'RESCUE',
+                f'The server should not be rescued; it is {server.status}')
+        text = f'Not authorized for image {image.id}'
+        require(self._evidence.said(text),
+                f'The compute log should say "{text}"')
+        self._evidence.require_not_fetched(image.shown)
+        return f'{server.status}; log: "{text}"; no export, nothing cached'
 
     def _boot_raw(self) -> str:
         booted = self._boot('8', 'raw')

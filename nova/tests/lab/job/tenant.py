@@ -95,6 +95,25 @@ class Tenant:
                 f'{_BUILD} s, but {server.status}, {server.task_state}')
         return server
 
+    def rescue(self, server: Server, image_id: str) -> Server:
+        """Boot a server from another image; wait until that worked or failed.
+
+        :returns: the server as it is then
+        :raises LabError: Nova is still busy with it when time is up
+        """
+        self._compute.rescue_server(server, image_ref=image_id)
+
+        def settled() -> bool:
+            nonlocal server
+            server = self._compute.get_server(server.id)
+            return not server.task_state
+
+        if not process.wait_for(settled, _BUILD, _INTERVAL):
+            raise errors.LabError(
+                f'Server {server.name} is still {server.task_state} after '
+                f'{_BUILD} s')
+        return server
+
     def wait_for_console(self, server: Server, marker: str) -> float:
         """Wait until a server's console has a line; return the seconds.
 
