@@ -161,6 +161,10 @@ schemes, the host asks that store instead. This can be many times faster and
 takes load off the image servers. Whatever goes wrong on the direct way, the
 Image API remains the last resort.
 
+Glance decides who may download an image, also directly: before each direct
+download Nova asks it, with the user's token, whether it would send the data.
+This takes Glance 23.0.0 (Xena) or newer.
+
 The host's own rights in the store are used, so give it no more than it needs.
 
 Possible values:
