@@ -63,10 +63,8 @@ class PermissionTestCase(matrix.MatrixTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        usual = {'status': 'active', 'deleted': False,
-                 'visibility': 'private'}
-        self.record(**usual)
-        self.addCleanup(self.record, **usual)
+        self.record(status='active', visibility='private')
+        self.addCleanup(self.record, status='active', deleted=False)
 
     def record(self, **columns: str | int | None) -> None:
         self.cloud.glance.record(self.image_id, **columns)

@@ -101,7 +101,7 @@ class Tenant:
         :returns: the server as it is then
         :raises LabError: Nova is still busy with it when time is up
         """
-        self._compute.rescue_server(server, image_ref=image_id)
+        server.rescue(self._compute, image_ref=image_id)
 
         def settled() -> bool:
             nonlocal server

@@ -518,7 +518,9 @@ class TestSources(DownloadTestCase):
         self.handle(b'')
         self.download()
         self.assertEqual(b'', pathlib.Path(self.path).read_bytes())
-        self.assertEqual('bytes=0-', self.range.last_request.headers['Range'])
+        self.assertEqual(
+            ['bytes=0-'], [request.headers['Range']
+                           for request in self.range.request_history])
         self.assertEqual(['get'], self.glance.methods)
 
 
@@ -534,7 +536,7 @@ class TestPermission(DownloadTestCase):
         self.assert_fetched(by_http=False)
         self.assertEqual(['get'], self.glance.methods)
         self.assertEqual(1, self.range.call_count)
-        headers = self.range.last_request.headers
+        headers = self.range.request_history[0].headers
         self.assertEqual(f'bytes={len(RIGHT)}-', headers['Range'])
         self.assertEqual('token', headers['X-Auth-Token'])
 
@@ -1121,6 +1123,23 @@ class TestOtherDestinations(DownloadTestCase):
             self.assertEqual(RIGHT, b''.join(chunks))
         self.assertIn('Image signature verification succeeded for image %s' %
                       uuids.image, logs.output[-1])
+
+    def test_chunks_and_trusted_certificates(self) -> None:
+        """They are validated before the first byte is asked for."""
+        self.sign(RIGHT)
+        for validation in (True, False):
+            self.flags(verify_glance_signatures=validation,
+                       enable_certificate_validation=validation,
+                       group='glance')
+            with mock.patch('cursive.certificate_utils.verify_certificate',
+                            autospec=True) as verify_certificate:
+                chunks = self.download(
+                    dst_path=None,
+                    trusted_certs=mock.Mock(ids=[uuids.trusted]))
+            verify_certificate.assert_called_once_with(
+                context=self.context, certificate_uuid=uuids.certificate,
+                trusted_certificate_uuids=[uuids.trusted])
+            self.assertEqual(RIGHT, b''.join(chunks))
 
     def test_chunks_and_wrong_signature(self) -> None:
         """The reader never has all of the image."""
