@@ -44,7 +44,8 @@ class PermissionTestCase(matrix.MatrixTestCase):
         super().setUpClass()
         keystone = cls.cloud.keystone
         # As the guide recommends; Glance tells it all locations.
-        cls.SECTIONS = {'service_user': keystone.credentials('nova')}
+        cls.SECTIONS = {'service_user': {
+            **keystone.credentials('nova'), 'send_service_user_token': True}}
         cls.policy = config.write(cls.cloud.directory / 'download.yaml', '')
         cls.enterClassContext(cls.glance_options({
             'oslo_policy': {'policy_file': cls.policy}}))
