@@ -320,7 +320,7 @@ class _Child:
                 pass
         status, cause, said = rbd_errors.outcome(
             status, self._tail, names, cut=self._cut)
-        return status, self._ended or cause, said
+        return status, (self._ended or cause) if status else '', said
 
 
 class _Export:
