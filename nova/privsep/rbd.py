@@ -53,6 +53,7 @@ ENVIRONMENT = {
 _OPEN_SECONDS = 5.0
 _OPEN_PAUSE = 0.02
 _KILLED_SECONDS = 10.0
+_MOST_ATTEMPTS = 3
 _STDERR_TAIL = 16384
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_NAME = 255
@@ -463,17 +464,22 @@ def fsid(
         '--connect-timeout', str(seconds), '--admin-socket=', '--log-file=',
         '--log-to-file=false', 'fsid',
     ]
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
-            env=ENVIRONMENT, umask=0o077, start_new_session=True,
-            timeout=seconds + _KILLED_SECONDS)
-    except subprocess.TimeoutExpired:
-        return -signal.SIGKILL, rbd_errors.Cause.TOO_LONG, ''
-    if done.returncode:
-        return rbd_errors.outcome(
+    for _attempt in range(_MOST_ATTEMPTS):
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
+                env=ENVIRONMENT, umask=0o077, start_new_session=True,
+                timeout=seconds + _KILLED_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL, rbd_errors.Cause.TOO_LONG, ''
+        outcome = rbd_errors.outcome(
             rbd_errors.errno_of_ceph(done.returncode, done.stderr),
             done.stderr, (user,))
+        # ceph can exit before its log is written, and with it the cause.
+        if not outcome[0] or outcome[1]:
+            break
+    if outcome[0]:
+        return outcome
     try:
         told = uuid.UUID(done.stdout.decode('ascii').strip())
     except ValueError:

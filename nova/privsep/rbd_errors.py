@@ -58,7 +58,7 @@ _SIGNS = (
     (Cause.NEW_KEY, r"failed to decode key 'Ag|type=key val=Ag"),
     (Cause.BAD_KEY, r"failed to decode key '|type=key val="),
     (Cause.BAD_KEYRING, r'auth: error (?:parsing|reading) file|'
-                        r'auth: failed to load '),
+                        r'auth: failed to load |monclient: keyring not found'),
     (Cause.NO_KEYRING, r'no keyring found'),
     (Cause.NO_MONITOR, r'cannot identify monitors'),
     (Cause.REFUSED, r'handle_auth_bad_method'),

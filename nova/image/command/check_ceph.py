@@ -78,8 +78,8 @@ def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
                   'up. A slow network needs a larger [glance] '
                   'rbd_connect_timeout.') % conf)
         case known.NO_MONITOR | known.BAD_CONF:
-            remedy = _('Correct %(conf)s. "ceph --conf %(conf)s fsid", run by '
-                       'root, shows what is wrong with it.') % {'conf': conf}
+            remedy = _('Correct %(conf)s. Run "rbd --conf %(conf)s ls" as '
+                       'root to see what is wrong with it.') % {'conf': conf}
         case known.NEW_KEY:
             remedy = _('Upgrade ceph-common, or rotate the key and copy it to '
                        'the keyring of this host.')

@@ -28,8 +28,8 @@ from nova.tests.unit.privsep import test_rbd_errors
 MIB = base.MIB
 
 CONNECT = "rbd: couldn't connect to the cluster!$"
-REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova: '
-           'the keyring has no key of this client, or not the key that the '
+REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
+           ': the keyring has no key of this client, or not the key that the '
            'cluster has; ' + CONNECT)
 
 
@@ -466,7 +466,7 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
         self.configure(verify_direct_download=False, rbd_stall_timeout=1)
         for disk_format in ('iso', 'raw'):
             image_id = self.upload(self.image, disk_format)
-            with self.slow_osd(0.3):
+            with self.slow_osd(0.03):
                 fetched = self.fetch(image_id)
             self.assert_same(self.image, fetched)
             self.assert_fetched_by('rbd', image_id, fetched, 'nothing')

@@ -812,6 +812,16 @@ class TestFsid(PrivsepRbdTestCase):
                 'echo "[errno 22] RADOS invalid argument (error connecting '
                 'to the cluster)" >&2; exit 1'))
 
+    def test_asked_again_where_the_cause_is_not_told(self) -> None:
+        count = pathlib.Path(self.directory, 'count')
+        script = (f'echo >> {count}; [ $(wc -l < {count}) -lt %d ] || '
+                  'echo "no keyring found" >&2; exit 13')
+        for told_at, cause, attempts in ((1, 'no-keyring', 1),
+                                         (3, 'no-keyring', 3), (4, '', 3)):
+            count.unlink(missing_ok=True)
+            self.assertEqual((13, cause, ''), self.fsid(script % told_at))
+            self.assertEqual(attempts, len(count.read_text()))
+
     def test_takes_too_long(self) -> None:
         self.set('_KILLED_SECONDS', -0.9)
         self.assertEqual(

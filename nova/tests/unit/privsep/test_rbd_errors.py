@@ -187,6 +187,10 @@ class TestCauses(RbdErrorsTestCase):
             self.assert_cause(Cause.BAD_KEYRING, TIME + line, loading,
                               TIME + 'monclient: keyring not found')
 
+    def test_key_file_is_longer_than_what_is_kept(self) -> None:
+        self.assert_cause(Cause.BAD_KEYRING, KEY, "'",
+                          TIME + 'monclient: keyring not found')
+
     def test_key_is_damaged(self) -> None:
         for key, cause in ((KEY[:9] + '!' + KEY[10:], Cause.BAD_KEY),
                            ('x', Cause.BAD_KEY), (NEW_KEY, Cause.NEW_KEY)):

@@ -256,7 +256,7 @@ class TestCeph(CheckTestCase):
             ((1, 'no-answer', ''), '^no monitor answered within 7 seconds$',
              'mon host'),
             ((22, 'no-monitor', ''), 'mon host .* yields no address$',
-             f'Correct {CONF}. "ceph --conf {CONF} fsid"'),
+             f'Correct {CONF}. Run "rbd --conf {CONF} ls"'),
             ((1, 'bad-conf', ''), '^client.nova cannot connect: ceph.conf '
              'cannot be parsed$', f'Correct {CONF}'),
             ((22, 'new-key', ''), 'ceph auth rotate client.nova', 'Upgrade'),
