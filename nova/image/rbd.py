@@ -35,8 +35,9 @@ from nova.image import rbd_diff
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.rbd
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
 
+rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 

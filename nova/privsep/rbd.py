@@ -28,7 +28,9 @@ import time
 import uuid
 
 import nova.privsep
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
+
+rbd_errors = nova.privsep.rbd_errors
 
 #: ``rbd`` sub-commands that may be run: all bytes of a snapshot, or those of
 #: its allocated extents (Ceph's doc/dev/rbd-diff.rst).

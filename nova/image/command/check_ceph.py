@@ -8,8 +8,9 @@ from nova.image.command import findings
 from nova.image.command import host
 from nova.image import rbd
 import nova.privsep.rbd
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
 
+rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
 
 

@@ -23,9 +23,10 @@ from nova.tests.functional.image_rbd import service_base
 from nova.tests.lab import errors
 from nova.tests.lab import process
 from nova.tests.lab import service as lab_service
-from nova.tests.unit.privsep import test_rbd_errors
+import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
+NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
 
 CONNECT = "rbd: couldn't connect to the cluster!$"
 REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
@@ -139,7 +140,7 @@ class TestRefused(service_base.ServiceTestCase):
                            CONNECT)
 
     def test_key_is_too_new(self):
-        self.write_ceph_conf(key=test_rbd_errors.NEW_KEY)
+        self.write_ceph_conf(key=NEW_KEY)
         self.fetch_by_http(
             'status 22 .* too old for it, or the key is damaged: install '
             'Ceph .* "ceph auth rotate client.nova --key-type=aes"; ' +

@@ -18,9 +18,10 @@ from nova.tests.lab import compute
 from nova.tests.lab import config
 from nova.tests.lab import process
 from nova.tests.lab import signing
-from nova.tests.unit.privsep import test_rbd_errors
+import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
+NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
 SIZE = 24 * MIB
 #: Seconds for one run of the command.
 TIMEOUT = 60
@@ -253,7 +254,8 @@ class TestImageFetch(base.LabTestCase):
         self.assert_failed(
             self.findings(no_rights),
             Read_from_Ceph=r'status 1 \(Operation not permitted\).* -> .*ceph '
-            "auth get client.image-fetch\" .*'profile rbd-read-only pool=images'",
+            "auth get client.image-fetch\" "
+            ".*'profile rbd-read-only pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
@@ -277,7 +279,7 @@ class TestImageFetch(base.LabTestCase):
     def test_no_part_of_a_key_is_shown(self) -> None:
         [key] = re.findall(r'key = (\S+)', self.host.keyring.read_text())
         damaged = key[:20] + '!' + key[21:]
-        new_key = test_rbd_errors.NEW_KEY
+        new_key = NEW_KEY
         key_file = config.write(
             self.host.directory / 'keyfile', damaged + '\n', 0o600)
         keyring = config.write(

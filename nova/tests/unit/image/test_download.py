@@ -735,7 +735,7 @@ class TestVerification(DownloadTestCase):
             self.image.update(unsigned | changes)
             handler = self.handle(RIGHT)
             self.download()
-            self.assertEqual([expected], handler.verified, changes)
+            self.assertEqual([expected], handler.verified, str(changes))
 
     def test_size_counts_where_the_hash_is_left_out(self) -> None:
         self.flags(verify_direct_download=False, group='glance')

@@ -18,10 +18,12 @@ import fixtures
 from nova.image import rbd
 from nova.image import transfer
 import nova.privsep.rbd
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
 from nova.tests.unit.image import test_transfer
+
+rbd_errors = nova.privsep.rbd_errors
 
 FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
 OTHER_FSID = '0ddba11e-0000-4000-8000-00000000cafe'

@@ -20,10 +20,12 @@ import fixtures
 
 from nova.image import transfer
 import nova.privsep.rbd
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit.image import test_transfer
+
+rbd_errors = nova.privsep.rbd_errors
 
 ARGUMENTS: dict[str, ty.Any] = {
     'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
@@ -681,7 +683,7 @@ class TestUnverified(PrivsepRbdTestCase):
             self.answer(*self.BEFORE)
             self.assertEqual(
                 (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
-                self.export(after=after), after)
+                self.export(after=after), str(after))
             self.assertEqual(b'bytes\n', self.content)
 
     def test_cannot_be_asked_afterwards(self) -> None:

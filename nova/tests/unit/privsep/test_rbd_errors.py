@@ -6,8 +6,10 @@ import base64
 import random
 import struct
 
-from nova.privsep import rbd_errors
+import nova.privsep.rbd_errors
 from nova import test
+
+rbd_errors = nova.privsep.rbd_errors
 
 Cause = rbd_errors.Cause
 RNG = random.Random(19)
@@ -40,7 +42,7 @@ class RbdErrorsTestCase(test.NoDBTestCase):
         return cause, said.splitlines()
 
     def assert_nothing_passes(self, *lines: str) -> None:
-        self.assertEqual([], self.outcome(*lines)[1], lines)
+        self.assertEqual([], self.outcome(*lines)[1], str(lines))
 
 
 class TestKeys(test.NoDBTestCase):
