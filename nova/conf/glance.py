@@ -212,6 +212,10 @@ no ``checksum`` then, the image is not used. Nothing is checked but the size
 where Glance has recorded no hash at all. A hash that was recorded and does not
 match is never made up for by another one.
 
+Without a signature or a hash, Ceph is asked before and after the download
+whether the image is still the same, because ``rbd`` reads the data of an image
+that is deleted meanwhile as zeros. Nothing finds data that was changed.
+
 It has no effect on data that comes over the Image API, which is always
 checked, nor on signatures: an image whose signature is checked needs no hash,
 and its hash is not computed. The size is always checked.
@@ -335,7 +339,9 @@ How many seconds Ceph may go without sending a byte of an image.
 After that the attempt is given up and the next source of the image is tried.
 There is no limit on the whole time while data keeps coming. The time to the
 first byte, connection included, has this limit too, or that of
-:oslo.config:option:`glance.rbd_connect_timeout` if it is longer.
+:oslo.config:option:`glance.rbd_connect_timeout` if it is longer. Where neither
+a signature nor a hash is checked, Ceph is asked twice whether the image still
+exists, and the limits are longer by two connection timeouts.
 
 Related options:
 

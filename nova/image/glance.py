@@ -5,7 +5,6 @@
 
 """Nova's image service: images and their metadata, kept by Glance."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -111,13 +110,22 @@ _UNREADABLE = (
 #: Seconds between two lines in the log that tell how far a download is.
 _PROGRESS_INTERVAL = 10.0
 
-#: Opens an image at a location of one scheme, for a file at a path (which is
-#: for the log only): called with the image as :meth:`GlanceImageServiceV2.
-#: show` returns it, the URL and the path. Raises
-#: :class:`nova.image.transfer.SourceError` when the location can't be used.
-Handler = Callable[
-    [metadata.ImageMeta, str, str],
-    contextlib.AbstractContextManager[transfer.Source]]
+
+class Handler(ty.Protocol):
+    """Opens an image at a location of one scheme."""
+
+    def __call__(
+        self, image: metadata.ImageMeta, url: str, path: str, /, *,
+        verified: bool,
+    ) -> contextlib.AbstractContextManager[transfer.Source]:
+        """Open it, for a file at a path (which is for the log only).
+
+        :param image: as :meth:`GlanceImageServiceV2.show` returns it
+        :param verified: whether the bytes are verified; if not, the source's
+            finish() fails unless the image has existed up to its last byte
+        :raises nova.image.transfer.SourceError: the location can't be used
+        """
+
 
 _HANDLERS: dict[str, Handler] = {}
 _RANKS: dict[str, locations.Rank] = {}
@@ -485,14 +493,15 @@ class GlanceImageServiceV2:
     ) -> None:
         size = image['size']
         wrong_hashes = set()
+        expected_directly = verify.for_direct_download(expected)
+        verified = expected_directly is not verify.NOTHING
         for scheme, url in self._direct_urls(context, image):
             handler = self._handlers[scheme]
             observe.current().begins(scheme, size)
             try:
-                with handler(image, url, path) as source:
+                with handler(image, url, path, verified=verified) as source:
                     self._transfer(
-                        image, scheme, source, path,
-                        verify.for_direct_download(expected))
+                        image, scheme, source, path, expected_directly)
                 return
             except OSError:
                 # It is the destination's: no other source would help.

@@ -20,6 +20,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -34,7 +35,9 @@ from nova.image import rbd_diff
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.rbd
+import nova.privsep.rbd_errors
 
+rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
@@ -56,10 +59,27 @@ _CONNECT_MARGIN = 1
 #: in seconds.
 _END_SECONDS = 1.0
 
+#: Causes for which the exit status is not that of a system call.
+_NO_ERRNO = (rbd_errors.Cause.BAD_CONF, rbd_errors.Cause.NOT_RUN,
+             rbd_errors.Cause.NO_FSID, rbd_errors.Cause.SNAPSHOT_LOST)
+
 _PREFIX = 'nova-rbd-'
 _FIFO = 'stream'
 #: Seconds after which a directory that nobody reads from is a leftover.
 _STALE_SECONDS = 60
+
+
+class ExportError(transfer.SourceError):
+    """An export has failed.
+
+    :ivar status: exit status of ``rbd``: an errno, or negative the signal
+    :ivar cause: one of nova.privsep.rbd_errors.Cause
+    """
+
+    def __init__(self, reason: str, status: int, cause: str) -> None:
+        super().__init__(reason=reason)
+        self.status = status
+        self.cause = cause
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,13 +219,15 @@ def check_allowed(location: Location, image_id: str) -> None:
 
 @contextlib.contextmanager
 def open_source(
-    image: Mapping[str, Any], url: str, path: str,
+    image: Mapping[str, Any], url: str, path: str, *, verified: bool,
 ) -> Iterator[transfer.Source]:
     """Open an image at its RBD location: the handler of the scheme 'rbd'.
 
     :param image: the image as nova.image.glance shows it
     :param url: its location
     :param path: where the image goes, for the log
+    :param verified: whether the caller verifies the bytes; if not, finish()
+        fails unless the snapshot still exists after its last byte
     :raises transfer.SourceError: the location cannot be used
     """
     location = parse(url)
@@ -222,7 +244,7 @@ def open_source(
     sparse = image['disk_format'] == 'raw'
     with _slots(), _Export(
             location, cluster, 'export-diff' if sparse else 'export',
-    ) as export:
+            verified) as export:
         if sparse:
             yield _SparseSource(export, location.snapshot)
         else:
@@ -271,6 +293,7 @@ class _Export:
 
     def __init__(
         self, location: Location, cluster: Cluster, command: str,
+        verified: bool,
     ) -> None:
         self._arguments = {
             'command': command,
@@ -281,12 +304,17 @@ class _Export:
             'snapshot': location.snapshot,
             'connect_timeout': CONF.glance.rbd_connect_timeout,
             'stall_timeout': CONF.glance.rbd_stall_timeout,
+            'verified': verified,
         }
-        self._stall = CONF.glance.rbd_stall_timeout
-        self._patience = max(
-            self._stall, CONF.glance.rbd_connect_timeout + _CONNECT_MARGIN)
+        connect = CONF.glance.rbd_connect_timeout + _CONNECT_MARGIN
+        # No byte comes while the privileged side looks up the snapshot, by
+        # two more runs of rbd, before the first byte and after the last one.
+        look_up = 0 if verified else 2 * connect
+        self._stall = CONF.glance.rbd_stall_timeout + look_up
+        self._patience = max(self._stall, connect + look_up)
         self._began = False
-        self._failure: str | None = _('The export was interrupted')
+        self._failure: ExportError | str | None = _(
+            'The export was interrupted')
         self._resources = contextlib.ExitStack()
         # Green under eventlet, as calls to the privsep daemon have to be.
         self._call = threading.Thread(
@@ -369,8 +397,11 @@ class _Export:
 
     def check(self) -> None:
         """Raise SourceError if the export failed."""
-        if self._failure is not None:
-            raise transfer.SourceError(reason=self._failure)
+        match self._failure:
+            case ExportError() as error:
+                raise ExportError(str(error), error.status, error.cause)
+            case str() as reason:
+                raise transfer.SourceError(reason=reason)
 
     def _remove_fifo(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -387,30 +418,69 @@ class _Export:
                         '%s that was given up.', self._arguments['image'])
 
     def _run(self) -> None:
+        command = self._arguments['command']
         try:
-            status, said = nova.privsep.rbd.export(
+            status, cause, said = nova.privsep.rbd.export(
                 self._fifo, **self._arguments)
-            self._failure = _describe(
-                self._arguments['command'], status, said)
+            self._failure = ExportError(
+                describe('rbd %s' % command, status, cause, said),
+                status, cause) if status or cause else None
         except Exception as exc:
             self._failure = _('The privileged export failed: %s') % exc
         finally:
             os.close(self._writer)
 
 
-def _describe(command: str, status: int, said: str) -> str | None:
-    if not status:
-        return None
-    # What setpriv ends with.
-    if status in (126, 127):
-        return _('rbd is not installed on this host, or cannot be run: '
-                 '%s') % said
-    lines = [line for line in said.splitlines() if line.strip()]
-    # What rbd itself says counts most, and Ceph's log, which is written by
-    # another thread, may come after it.
-    lines.sort(key=lambda line: line.startswith('rbd: '))
-    return _('rbd %(command)s ended with status %(status)d: %(said)s') % {
-        'command': command, 'status': status, 'said': ' | '.join(lines[-3:])}
+def describe(program: str, status: int, cause: str, said: str) -> str:
+    """Return a sentence about a program of Ceph's that has failed.
+
+    :param program: what was run, for people
+    :param status: its exit status
+    :param cause: one of nova.privsep.rbd_errors.Cause
+    :param said: its own sentences, one a line
+    """
+    parts = [part for part in (explain(cause), *said.splitlines()) if part]
+    if cause in _NO_ERRNO:
+        return '; '.join(parts)
+    failure = _('%(program)s ended with status %(status)d (%(meaning)s)') % {
+        'program': program, 'status': status, 'meaning': _meaning(status)}
+    return ': '.join(filter(None, [failure, '; '.join(parts)]))
+
+
+def _meaning(status: int) -> str:
+    return (os.strerror(status) if status >= 0
+            else signal.strsignal(-status) or '-')
+
+
+def explain(cause: str) -> str:
+    """Return what one of nova.privsep.rbd_errors.Cause means, or ''."""
+    known = rbd_errors.Cause
+    return {
+        known.NO_KEYRING: _('no keyring was found'),
+        known.BAD_KEYRING: _('the keyring cannot be parsed'),
+        known.BAD_KEY: _('the key cannot be decoded'),
+        known.NEW_KEY: _(
+            'the key begins with Ag (type AES-256), and rbd on this host is '
+            'too old for it, or the key is damaged: install Ceph 19.2.6, '
+            '20.2.4 or newer, or make a key of the old type by "ceph auth '
+            'rotate %s --key-type=aes"') % client_name(),
+        known.REFUSED: _(
+            'the monitors refuse %s: the keyring has no key of this client, '
+            'or not the key that the cluster has') % client_name(),
+        known.NO_MONITOR: _('mon host in ceph.conf yields no address'),
+        known.NO_ANSWER: _('no monitor answered within %d seconds') %
+        CONF.glance.rbd_connect_timeout,
+        known.BAD_CONF: _('ceph.conf cannot be parsed'),
+        known.NOT_RUN: _('rbd is not installed on this host, or cannot be '
+                         'run'),
+        known.TOO_LONG: _('it took too long and was killed'),
+        known.READER_GONE: _('it was killed because the stream was closed'),
+        known.STUCK: _('it hangs in the kernel and cannot be killed'),
+        known.NO_FSID: _('its answer is not an fsid'),
+        known.SNAPSHOT_LOST: _(
+            'the exported snapshot was not found again in Ceph after the last '
+            'byte, so the image may have been deleted during the export'),
+    }.get(rbd_errors.Cause(cause), '')
 
 
 class _DenseSource:

@@ -13,7 +13,10 @@ writing on this side, so a compromised caller gains no way to write as root;
 what it can name is held to plain names, given to ``rbd`` by named options.
 """
 
+from collections.abc import Iterable
+import contextlib
 import errno
+import json
 import os
 import re
 import reprlib
@@ -22,8 +25,12 @@ import signal
 import stat
 import subprocess
 import time
+import uuid
 
 import nova.privsep
+import nova.privsep.rbd_errors
+
+rbd_errors = nova.privsep.rbd_errors
 
 #: ``rbd`` sub-commands that may be run: all bytes of a snapshot, or those of
 #: its allocated extents (Ceph's doc/dev/rbd-diff.rst).
@@ -31,10 +38,6 @@ COMMANDS = ('export', 'export-diff')
 
 #: Seconds after which any export is ended, however it does.
 LONGEST_EXPORT = 24 * 60 * 60
-
-#: Status of a program that was ended because it took too long, as timeout(1)
-#: has it.
-TOOK_TOO_LONG = 124
 
 #: What ``rbd`` may do as root: read its keyring, whoever owns that.
 _CAPABILITIES = '-all,+dac_read_search'
@@ -52,7 +55,9 @@ ENVIRONMENT = {
 _OPEN_SECONDS = 5.0
 _OPEN_PAUSE = 0.02
 _KILLED_SECONDS = 10.0
-_STDERR_TAIL = 4096
+_MOST_ATTEMPTS = 3
+_STDERR_TAIL = 16384
+_LONGEST_ANSWER = 1 << 20
 _LONGEST_NAME = 255
 _LONGEST_PATH = 4096
 _FORBIDDEN = re.compile('[/@]')
@@ -65,11 +70,6 @@ _FORBIDDEN_IN_PATH = re.compile(r'[\s,;$]')
 #: moves, however slowly, none must time out. Whoever reads the bytes decides
 #: what a stall is; this ends a wait that nobody watches.
 _OSD_PATIENCE = 64
-
-#: What ``rbd`` quotes of a keyring that it cannot parse, and a key anywhere.
-_SECRETS = re.compile(
-    r'(?P<before>error parsing file [^:\n]*:)[^\n]*|'
-    r'\bAQ[0-9A-Za-z+/]{20,}={0,2}')
 
 
 def check_name(what: str, value: str) -> str:
@@ -166,21 +166,30 @@ def _command_line(
     if command not in COMMANDS:
         raise ValueError('%s is not one of %s'
                          % (reprlib.repr(command), COMMANDS))
-    argv = [
-        *_CONFINED, 'rbd', command,
-        '--conf', _check_conf(conf),
-        '--pool', check_name('pool', pool),
-        '--image', check_name('image', image),
+    options = _options(
+        conf, user, pool, image, connect_timeout, stall_timeout)
+    return [
+        *_CONFINED, 'rbd', command, *options,
         '--snap', check_name('snapshot', snapshot),
         '--path', '-', '--no-progress',
-        *_identity(user),
     ]
+
+
+def _options(
+    conf: str, user: str, pool: str, image: str, connect_timeout: int,
+    stall_timeout: int,
+) -> list[str]:
+    """Return the options of every ``rbd``: which image, and time limits."""
     connect = str(_check_seconds('connect_timeout', connect_timeout))
     stall = _check_seconds('stall_timeout', stall_timeout)
     patience = str(min(stall * _OSD_PATIENCE, LONGEST_EXPORT))
     # librados waits for ever unless it is told otherwise, and would write the
     # log and the admin socket that ceph.conf names.
-    return argv + [
+    return [
+        '--conf', _check_conf(conf),
+        '--pool', check_name('pool', pool),
+        '--image', check_name('image', image),
+        *_identity(user),
         '--client-mount-timeout', connect,
         '--rados-mon-op-timeout', connect,
         '--rados-osd-op-timeout', patience,
@@ -239,18 +248,20 @@ class _Child:
         assert self._process.stderr is not None
         self._stderr = self._process.stderr.fileno()
         self._tail = b''
-        self._ended = ''
+        self._cut = False
+        self._ended = rbd_errors.Cause.UNKNOWN
         self._stuck = False
 
-    def watch(self, fifo: int, seconds: float) -> tuple[int, str]:
+    def watch(
+        self, fifo: int, deadline: float, names: Iterable[str],
+    ) -> rbd_errors.Outcome:
         """Wait until the child has ended, and end it when it must.
 
         :param fifo: write end of the FIFO; POLLERR there says that the
             reader is gone, which a child that does not write never notices
-        :param seconds: after this long the child is killed
-        :returns: exit status (negative: the signal) and the tail of stderr
+        :param deadline: time.monotonic() at which the child is killed
+        :param names: what the caller named
         """
-        deadline = time.monotonic() + seconds
         pidfd = os.pidfd_open(self._process.pid)
         try:
             poller = select.poll()
@@ -263,7 +274,7 @@ class _Child:
                     if self._ended:
                         self._stuck = True
                         break
-                    self._kill('it took longer than %d s' % seconds)
+                    self._kill(rbd_errors.Cause.TOO_LONG)
                     deadline = time.monotonic() + _KILLED_SECONDS
                     continue
                 ready = dict(poller.poll(left * 1000))
@@ -273,11 +284,11 @@ class _Child:
                     break
                 if fifo in ready:
                     poller.unregister(fifo)
-                    self._kill('the reader closed the stream')
+                    self._kill(rbd_errors.Cause.READER_GONE)
                     deadline = time.monotonic() + _KILLED_SECONDS
         finally:
             os.close(pidfd)
-        return self._outcome()
+        return self._outcome(names)
 
     def close(self) -> None:
         """Leave no process, zombie or descriptor behind.
@@ -287,50 +298,99 @@ class _Child:
         started sees to what it leaves.
         """
         if self._process.poll() is None and not self._stuck:
-            self._kill('')
+            self._kill(rbd_errors.Cause.UNKNOWN)
             self._process.wait(_KILLED_SECONDS)
         assert self._process.stderr is not None
         self._process.stderr.close()
 
-    def _kill(self, reason: str) -> None:
+    def _kill(self, reason: rbd_errors.Cause) -> None:
         self._ended = reason
         os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_stderr(self) -> bool:
         chunk = os.read(self._stderr, _STDERR_TAIL)
+        self._cut = self._cut or len(self._tail + chunk) > _STDERR_TAIL
         self._tail = (self._tail + chunk)[-_STDERR_TAIL:]
         return bool(chunk)
 
-    def _outcome(self) -> tuple[int, str]:
-        status = (None if self._stuck
-                  else self._process.wait(_KILLED_SECONDS))
+    def _outcome(self, names: Iterable[str]) -> rbd_errors.Outcome:
+        if self._stuck:
+            return -signal.SIGKILL, rbd_errors.Cause.STUCK, ''
+        status = self._process.wait(_KILLED_SECONDS)
         os.set_blocking(self._stderr, False)
-        try:
+        with contextlib.suppress(BlockingIOError):
             while self._read_stderr():
                 pass
-        except BlockingIOError:
-            pass
-        said = [_without_secrets(self._whole_lines())]
-        if self._ended:
-            said.append('killed: ' + self._ended)
-        if status is None:
-            status = -signal.SIGKILL
-            said.append('process %d does not end: it hangs in the kernel'
-                        % self._process.pid)
-        return status, '\n'.join(filter(None, said))
-
-    def _whole_lines(self) -> str:
-        text = self._tail.decode('utf-8', 'replace')
-        if len(self._tail) < _STDERR_TAIL:
-            return text
-        # What a line that was cut off is about can't be known.
-        return text.partition('\n')[2]
+        status, cause, said = rbd_errors.outcome(
+            status, self._tail, names, cut=self._cut)
+        return status, (self._ended or cause) if status else '', said
 
 
-def _without_secrets(said: str) -> str:
-    """Take out what is in files that the caller may not read."""
-    return _SECRETS.sub(
-        lambda match: (match['before'] or '') + ' (not shown)', said).strip()
+class _Export:
+    """What is run for one reader, against one snapshot."""
+
+    def __init__(
+        self, fifo: int, deadline: float, options: list[str],
+        names: tuple[str, ...],
+    ) -> None:
+        self._fifo = fifo
+        self._deadline = deadline
+        self._options = options
+        self._names = names
+
+    def run(self, argv: list[str], stdout: int) -> rbd_errors.Outcome:
+        child = _Child(argv, stdout)
+        try:
+            return child.watch(self._fifo, self._deadline, self._names)
+        finally:
+            child.close()
+
+    def run_between_looks(
+        self, argv: list[str], snapshot: str,
+    ) -> rbd_errors.Outcome:
+        """Run an export and see that the snapshot is there all the time.
+
+        Ceph reads what is missing as zeros, so the export of an image that is
+        deleted meanwhile succeeds. Ids are not used again: a snapshot that has
+        the same ones before and after the export has been there all along.
+        """
+        failed, before = self._look_up(snapshot)
+        if failed[0]:
+            return failed
+        exported = self.run(argv, self._fifo)
+        if exported[0]:
+            return exported
+        failed, after = self._look_up(snapshot)
+        if before is None or before != after:
+            return failed[0], rbd_errors.Cause.SNAPSHOT_LOST, failed[2]
+        return exported
+
+    def _look_up(
+        self, snapshot: str,
+    ) -> tuple[rbd_errors.Outcome, tuple[str, int] | None]:
+        """Return the ids of the image and of its snapshot.
+
+        :returns: the outcome of what was run last; the ids, or None when
+            there is no such image or snapshot
+        """
+        found = []
+        for command in (['info'], ['snap', 'ls']):
+            with open(os.memfd_create('answer'), 'rb') as answer:
+                outcome = self.run(
+                    [*_CONFINED, 'rbd', *command, *self._options,
+                     '--format', 'json'], answer.fileno())
+                answer.seek(0)
+                found.append(answer.read(_LONGEST_ANSWER))
+            if outcome[0]:
+                return outcome, None
+        try:
+            info, snapshots = map(json.loads, found)
+            [number] = [each['id'] for each in snapshots
+                        if each['name'] == snapshot]
+            # The id of the image is part of it, in every format.
+            return outcome, (info['block_name_prefix'], number)
+        except (KeyError, TypeError, ValueError):
+            return outcome, None
 
 
 # A caller would wait for ever where oslo.privsep misses the end of the daemon,
@@ -338,9 +398,9 @@ def _without_secrets(said: str) -> str:
 @nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(LONGEST_EXPORT + 60)
 def export(
     fifo: str, *, command: str, conf: str, user: str, pool: str, image: str,
-    snapshot: str, connect_timeout: int, stall_timeout: int,
+    snapshot: str, connect_timeout: int, stall_timeout: int, verified: bool,
     time_limit: int = LONGEST_EXPORT,
-) -> tuple[int, str]:
+) -> rbd_errors.Outcome:
     """Run ``rbd`` and have it write a snapshot of an image into a FIFO.
 
     Returns when ``rbd`` has ended, which it is made to when the reader closes
@@ -357,36 +417,45 @@ def export(
     :param connect_timeout: seconds that ``rbd`` gives the monitors to answer
     :param stall_timeout: seconds without a byte after which the caller will
         close the FIFO; what ``rbd`` gives an OSD to answer is a multiple
+    :param verified: whether the caller verifies the bytes; if not, Ceph is
+        asked before and after the export whether the snapshot is the same
     :param time_limit: seconds for all of it
-    :returns: the exit status of ``rbd`` (an errno; 127: it is not installed;
-        negative: the signal that ended it) and the last of what it said
+    :returns: the outcome of ``rbd``: of the export, or of what failed before
+        or after it
     :raises ValueError: an argument is not what it has to be; nothing was run
     :raises OSError: the FIFO cannot be opened, or has no reader
     """
     argv = _command_line(command, conf, user, pool, image, snapshot,
                          connect_timeout, stall_timeout)
+    options = _options(
+        conf, user, pool, image, connect_timeout, stall_timeout)
+    if type(verified) is not bool:
+        raise ValueError('verified: %s is not a bool'
+                         % reprlib.repr(verified))
     limit = _check_seconds('time_limit', time_limit)
     check_conf(conf)
     fd = _open_fifo(_check_path('FIFO', fifo))
     try:
-        child = _Child(argv, fd)
-        try:
-            return child.watch(fd, limit)
-        finally:
-            child.close()
+        job = _Export(fd, time.monotonic() + limit, options,
+                      (pool, image, snapshot, user))
+        if verified:
+            return job.run(argv, fd)
+        return job.run_between_looks(argv, snapshot)
     finally:
         os.close(fd)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(LONGEST_EXPORT + 60)
-def fsid(*, conf: str, user: str, connect_timeout: int) -> tuple[int, str]:
+def fsid(
+    *, conf: str, user: str, connect_timeout: int,
+) -> rbd_errors.Outcome:
     """Ask a cluster for its fsid, which needs nothing but a good key.
 
     :param conf: path of the cluster's ceph.conf, which only root can write
     :param user: Ceph client, without ``client.``; empty: Ceph's default
     :param connect_timeout: seconds that the monitors get to answer
-    :returns: 0 and the fsid, or the exit status of ``ceph`` (127: it is not
-        installed, TOOK_TOO_LONG: it was ended) and the last of what it said
+    :returns: the outcome of ``ceph``, with the fsid in place of sentences if
+        there is one
     :raises ValueError: an argument is not what it has to be; nothing was run
     :raises OSError: there is no such ceph.conf
     """
@@ -397,15 +466,24 @@ def fsid(*, conf: str, user: str, connect_timeout: int) -> tuple[int, str]:
         '--connect-timeout', str(seconds), '--admin-socket=', '--log-file=',
         '--log-to-file=false', 'fsid',
     ]
+    for _attempt in range(_MOST_ATTEMPTS):
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
+                env=ENVIRONMENT, umask=0o077, start_new_session=True,
+                timeout=seconds + _KILLED_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL, rbd_errors.Cause.TOO_LONG, ''
+        outcome = rbd_errors.outcome(
+            rbd_errors.errno_of_ceph(done.returncode, done.stderr),
+            done.stderr, (user,))
+        # ceph can exit before its log is written, and with it the cause.
+        if not outcome[0] or outcome[1]:
+            break
+    if outcome[0]:
+        return outcome
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
-            env=ENVIRONMENT, umask=0o077, start_new_session=True,
-            timeout=seconds + _KILLED_SECONDS)
-    except subprocess.TimeoutExpired:
-        return TOOK_TOO_LONG, 'killed: it took longer than %d s' % (
-            seconds + _KILLED_SECONDS)
-    if not done.returncode:
-        return 0, done.stdout.decode('utf-8', 'replace').strip()
-    said = done.stderr[-_STDERR_TAIL:].decode('utf-8', 'replace')
-    return done.returncode, _without_secrets(said)
+        told = uuid.UUID(done.stdout.decode('ascii').strip())
+    except ValueError:
+        return 0, rbd_errors.Cause.NO_FSID, ''
+    return 0, rbd_errors.Cause.UNKNOWN, str(told)

@@ -2,19 +2,16 @@
 
 """Checks of the Ceph clusters that this host is a client of."""
 
-import re
-
 import nova.conf
 from nova.i18n import _
 from nova.image.command import findings
 from nova.image.command import host
 from nova.image import rbd
 import nova.privsep.rbd
+import nova.privsep.rbd_errors
 
+rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
-
-#: What Ceph says when nobody answers, one way or another.
-_TIMED_OUT = re.compile('time(d )?out', re.IGNORECASE)
 
 
 def check_conf(known: findings.Known, conf: str) -> findings.Finding:
@@ -48,15 +45,15 @@ def check_cluster(known: findings.Known, conf: str) -> findings.Finding:
             else _('cannot be asked without its ceph.conf'))
     seconds = CONF.glance.rbd_connect_timeout
     try:
-        status, said = nova.privsep.rbd.fsid(
+        status, cause, said = nova.privsep.rbd.fsid(
             conf=conf, user=rbd.ceph_user(), connect_timeout=seconds)
     except Exception as exc:
         raise findings.CheckFailed(
             _('The privileged call failed: %s') % host.describe(exc),
             _('Run --check with --debug, and look for the errors of '
               'oslo.privsep.')) from exc
-    if status:
-        raise _no_answer(conf, status, said)
+    if status or cause:
+        raise _no_answer(conf, status, cause)
     if said != fsid:
         raise findings.CheckFailed(
             _('%(conf)s leads to the cluster %(fsid)s, which is not the '
@@ -67,25 +64,34 @@ def check_cluster(known: findings.Known, conf: str) -> findings.Finding:
         'fsid': fsid, 'name': name})
 
 
-def _no_answer(conf: str, status: int, said: str) -> findings.CheckFailed:
+def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
     """Tell apart why there is no connection."""
-    if status in (126, 127):
-        return findings.CheckFailed(
-            _('ceph cannot be run: %s') % host.plain(said),
-            _('Install ceph-common.'))
-    if status == nova.privsep.rbd.TOOK_TOO_LONG or _TIMED_OUT.search(said):
-        return findings.CheckFailed(
-            _('No monitor answered within %d seconds') %
-            CONF.glance.rbd_connect_timeout,
-            _('See mon host in %s, the network to it, and whether Ceph is up. '
-              'A slow network needs a larger [glance] rbd_connect_timeout.') %
-            conf)
-    lines = [line for line in said.splitlines() if line.strip()]
+    known, name = rbd_errors.Cause, rbd.client_name()
+    match cause:
+        case known.NOT_RUN:
+            return findings.CheckFailed(
+                _('ceph is not installed on this host, or cannot be run'),
+                _('Install ceph-common.'))
+        case known.NO_ANSWER | known.TOO_LONG:
+            return findings.CheckFailed(
+                rbd.explain(known.NO_ANSWER),
+                _('See mon host in %s, the network to it, and whether Ceph is '
+                  'up. A slow network needs a larger [glance] '
+                  'rbd_connect_timeout.') % conf)
+        case known.NO_MONITOR | known.BAD_CONF:
+            remedy = _('Correct %(conf)s. Run "rbd --conf %(conf)s ls" as '
+                       'root to see what is wrong with it.') % {'conf': conf}
+        case known.NEW_KEY:
+            remedy = _('Upgrade ceph-common, or rotate the key and copy it to '
+                       'the keyring of this host.')
+        case _:
+            remedy = _(
+                'See, as root, that the keyring that %(conf)s names (by '
+                'default /etc/ceph/ceph.%(name)s.keyring) exists and has the '
+                'key that "ceph auth get %(name)s" shows.') % {
+                    'conf': conf, 'name': name}
     return findings.CheckFailed(
-        _('%(name)s cannot connect: %(said)s') %
-        {'name': rbd.client_name(), 'said': host.plain(
-            ' | '.join(lines[-2:]))},
-        _('See, as root, that the keyring that %(conf)s names (by default '
-          '/etc/ceph/ceph.%(name)s.keyring) is there and has the key that '
-          '"ceph auth get %(name)s" shows.') %
-        {'conf': conf, 'name': rbd.client_name()})
+        _('%(name)s cannot connect: %(reason)s') % {
+            'name': name,
+            'reason': rbd.describe('ceph fsid', status, cause, '')},
+        remedy)

@@ -3,6 +3,7 @@
 """Checks of Glance, and of the way from an image there to its data."""
 
 import contextlib
+import errno
 import typing as ty
 
 from castellan.common import exception as castellan_exc
@@ -198,11 +199,12 @@ def check_read(known: findings.Known) -> findings.Finding:
         return findings.skipped(_('the cluster does not answer'))
     pool, name = known.location.pool, rbd.client_name()
     try:
-        with rbd.open_source(known.image, known.url, '') as source:
+        with rbd.open_source(
+                known.image, known.url, '', verified=True) as source:
             _read_some(source)
     except transfer.SourceError as exc:
         raise findings.CheckFailed(
-            host.describe(exc), _read_remedy(str(exc), name, pool)) from exc
+            host.describe(exc), _read_remedy(exc, name, pool)) from exc
     return findings.ok(_('%(name)s reads the image in pool %(pool)s') % {
         'name': name, 'pool': pool})
 
@@ -237,14 +239,19 @@ def check_key_manager(known: findings.Known) -> findings.Finding:
     return findings.ok(_('answers'))
 
 
-def _read_remedy(reason: str, name: str, pool: str) -> str:
-    if 'ermission denied' in reason or 'not permitted' in reason:
+def _read_remedy(
+    error: transfer.SourceError, name: str, pool: str,
+) -> str:
+    # A cause that is known is one of the connection, which works.
+    status = (error.status if isinstance(error, rbd.ExportError) and
+              not error.cause else None)
+    if status in (errno.EPERM, errno.EACCES):
         # A whole command could take rights away that others rely on.
         return _("Let it read that pool: to what \"ceph auth get %(name)s\" "
                  "shows add 'profile rbd' for mon and 'profile rbd-read-only "
                  "pool=%(pool)s' for osd, by \"ceph auth caps\", which "
                  "replaces all that it has.") % {'name': name, 'pool': pool}
-    if 'No such file' in reason:
+    if status == errno.ENOENT:
         return _('The image is in Glance but not in Ceph any more. Name '
                  'another one.')
     return _('See "ceph health detail" on a monitor host.')

@@ -106,8 +106,13 @@ class Service:
 
     def export(self, fifo: str, **arguments: ty.Any) -> Answer:
         """Make the privileged call with any arguments."""
-        status, said = nova.privsep.rbd.export(fifo, **arguments)
-        return {'status': status, 'said': said}
+        status, cause, said = nova.privsep.rbd.export(fifo, **arguments)
+        return {'status': status, 'cause': cause, 'said': said}
+
+    def fsid(self, **arguments: ty.Any) -> Answer:
+        """Make the other privileged call that runs a program of Ceph's."""
+        status, cause, said = nova.privsep.rbd.fsid(**arguments)
+        return {'status': status, 'cause': cause, 'said': said}
 
     def other_call(self, path: str) -> Answer:
         """Make a privileged call of another part of Nova."""

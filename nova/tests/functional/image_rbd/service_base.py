@@ -228,11 +228,12 @@ class ServiceTestCase(base.LabTestCase):
             os.kill(pid, signal.SIGCONT)
 
     def rbd_pid(self, after: int = 0) -> int:
-        """Wait for an rbd that has written so many bytes; its pid."""
+        """Wait for an export that has written so many bytes; its pid."""
         found: list[int] = []
 
         def runs() -> bool:
-            found[:] = self.shared_host.pids('rbd', '--pool')
+            found[:] = [pid for command in ('export', 'export-diff')
+                        for pid in self.shared_host.pids('rbd', command)]
             return bool(found)
 
         # To look for processes takes long, to look at one does not.

@@ -5,12 +5,14 @@
 The service is the real one's user, the daemon the real daemon, by sudo.
 """
 
+from collections.abc import Callable
 import contextlib
 import hashlib
 import itertools
 import os
 import pathlib
 import random
+import re
 import socket
 import threading
 from typing import Any
@@ -19,12 +21,15 @@ from nova.image import rbd_diff
 from nova.tests.functional.image_rbd import base
 from nova.tests.functional.image_rbd import service_base
 from nova.tests.lab import config
+from nova.tests.lab import process
 from nova.tests.lab import service as lab_service
 from nova.tests.unit.image import test_hostile_streams
 import nova.tests.unit.privsep.test_rbd
+import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
 unit = nova.tests.unit.privsep.test_rbd
+unit_errors = nova.tests.unit.privsep.test_rbd_errors
 SECRET = 'hunter2hunter2hunter2hunter2'
 
 
@@ -41,7 +46,7 @@ class BoundaryTestCase(service_base.ServiceTestCase):
             'command': 'export', 'conf': str(self.shared_host.ceph_conf),
             'user': 'nova', 'pool': 'images', 'image': 'none',
             'snapshot': 'snap', 'connect_timeout': 2, 'stall_timeout': 5,
-            **changes}
+            'verified': True, **changes}
 
     def ask(self, fifo: Any = None, **changes: Any) -> lab_service.Request:
         """Make the privileged call."""
@@ -187,6 +192,7 @@ class TestArguments(BoundaryTestCase):
         for name in ('connect_timeout', 'stall_timeout', 'time_limit'):
             cases += [(name, value) for value in unit.BAD_SECONDS
                       if value != float('inf')]
+        cases += [('verified', value) for value in (1, 0, '', 'yes', None)]
         cases += [('namespace', 'x'), ('options', ['--keyring', '/x']),
                   ('env', {'CEPH_ARGS': '--conf /tmp/x'})]
         with self.reader() as content:
@@ -213,38 +219,6 @@ class TestArguments(BoundaryTestCase):
                     self.assertEqual('ValueError', answer['error'])
                     self.assertIn('must belong to root', answer['message'])
         self.assertEqual(b'', content)
-
-    def test_secret_file_as_ceph_conf(self):
-        secret = self.shared_host.directory / 'secret'
-        self.addCleanup(secret.unlink)
-        for text in (f'root:$6${SECRET}:19000:0:99999:7:::\n',
-                     f'[client.nova]\n\tkey = {SECRET}\n', f'{SECRET}\n',
-                     f'[{SECRET}\n', f'[global]\nx = "{SECRET}\n',
-                     f'= {SECRET}\n'):
-            config.write(secret, text, 0o600)
-            with self.reader() as content:
-                answer = self.ask(conf=str(secret)).answer()
-            self.assertNotEqual(0, answer.get('status'))
-            self.assertNotIn(SECRET, str(answer) + str(bytes(content)))
-        self.assertNotIn(SECRET, self.service.log.read_text())
-
-    def test_what_is_in_a_damaged_keyring_is_not_told(self):
-        # rbd says it, as root; nobody else must get to know.
-        for text in (f'[client.nova]\n\tkey = {SECRET}\n',
-                     f'[client.nova]\n\tkey {SECRET}\n',
-                     f'[client.nova]\n\tsecret = {SECRET}\n',
-                     f'[client.nova]\n\tkey = {SECRET * 500}\n',
-                     f'[{SECRET}]\n\tkey = x\n'):
-            self.write_keyring(text)
-            conf = self.shared_host.directory / 'other.conf'
-            with self.reader():
-                answer = self.ask(conf=str(conf)).answer()
-            self.assertEqual(5, answer['status'])
-            self.assertIn("couldn't connect", answer['said'])
-            self.assertNotIn(SECRET, str(answer))
-            if SECRET * 2 not in text:
-                self.assertIn('error parsing file', answer['said'])
-        self.assertNotIn(SECRET, self.service.log.read_text())
 
     def test_pool_without_rights(self):
         # What another tenant keeps in the same cluster.
@@ -284,6 +258,193 @@ class TestArguments(BoundaryTestCase):
                 ceph.rbd('rm', '--pool', 'images', '--image', name)
             self.assertEqual(0, answer.get('status'), repr((name, answer)))
             self.assertEqual(path.read_bytes(), content, name)
+
+
+class TestSecrets(BoundaryTestCase):
+    """Ceph quotes keys, and what is in damaged files; nothing of it passes."""
+
+    def setUp(self):
+        super().setUp()
+        [self.key] = re.findall(
+            r'key = (\S+)', self.shared_host.keyring.read_text())
+
+    def answers(
+        self, conf: pathlib.Path, service: lab_service.Service | None = None,
+    ) -> list[dict[str, Any]]:
+        """Make both privileged calls; what their callers get to know."""
+        ask = (service or self.service).ask
+        with self.reader() as content:
+            exported = ask('export', fifo=str(self.fifo),
+                           **self.arguments(conf=str(conf))).answer()
+        told = ask('fsid', conf=str(conf), user='nova',
+                   connect_timeout=2).answer()
+        self.assertEqual(b'', content)
+        return [exported, told]
+
+    def assert_not_told(self, secret: str, *where: object) -> None:
+        """No eight characters in a row are anywhere."""
+        for text in map(str, where):
+            for place in range(max(1, len(secret) - 7)):
+                self.assertNotIn(secret[place:place + 8], text)
+
+    def damaged(self) -> list[tuple[str, str]]:
+        """Keys that are no good, each with the cause to be told."""
+        new_key = unit_errors.NEW_KEY
+        keys = [(new_key, 'new-key'), (unit_errors.KEY, 'refused')]
+        for place in (0, 1, 7, 20, len(self.key) - 3):
+            changed = '!' if place != 7 else ' '
+            keys.append((self.key[:place] + changed + self.key[place + 1:],
+                         ''))
+        keys += [(self.key[:-4], ''), ('AQ' + self.key, ''),
+                 (new_key[:30] + '!' + new_key[31:], 'new-key'),
+                 ('!' + new_key[1:], 'bad-key'), (SECRET * 500, '')]
+        return keys
+
+    def check_keys(self, write: Callable[[str], pathlib.Path]) -> None:
+        """Have each of these keys used; write() returns the ceph.conf."""
+        for key, cause in self.damaged():
+            answers = self.answers(write(key))
+            for answer in answers:
+                self.assertIn(answer['cause'], (cause,) if cause else
+                              ('bad-key', 'bad-keyring', 'refused'), key)
+                self.assertLess(0, answer['status'])
+            self.assertEqual(
+                ["rbd: couldn't connect to the cluster!", ''],
+                [answer['said'] for answer in answers])
+            # Where it was damaged, each half is still a secret.
+            for part in (key, self.key, unit_errors.NEW_KEY):
+                self.assert_not_told(part, answers)
+        for part in (self.key, unit_errors.KEY, unit_errors.NEW_KEY, SECRET):
+            self.assert_not_told(part, self.service.log.read_text())
+
+    @property
+    def conf(self) -> pathlib.Path:
+        return self.shared_host.directory / 'other.conf'
+
+    def test_keyring(self):
+        def write(key: str) -> pathlib.Path:
+            self.write_keyring(f'[client.nova]\n\tkey = {key}\n')
+            return self.conf
+
+        self.check_keys(write)
+
+    def test_key_in_ceph_conf(self):
+        self.check_keys(lambda key: self.write_ceph_conf(key=key))
+
+    def test_key_file(self):
+        path = self.shared_host.directory / 'keyfile'
+        self.addCleanup(path.unlink, missing_ok=True)
+
+        def write(key: str) -> pathlib.Path:
+            config.write(path, key + '\n', 0o600)
+            return self.write_ceph_conf(keyfile=path)
+
+        self.check_keys(write)
+
+    def test_sections_of_ceph_conf(self):
+        key = self.key[:20] + '!' + self.key[21:]
+        for section in ('client', 'client.nova'):
+            conf = self.write_ceph_conf()
+            conf.write_text(conf.read_text() + f'[{section}]\nkey = {key}\n')
+            answers = self.answers(conf)
+            self.assertEqual(['bad-key'] * 2,
+                             [answer['cause'] for answer in answers])
+            self.assert_not_told(self.key, answers)
+
+    def test_environment_of_the_service(self):
+        """What is in CEPH_ARGS there does not count."""
+        missing = self.write_ceph_conf(keyring='/nowhere/keyring')
+        for key in (self.key[:9] + '!' + self.key[10:], unit_errors.NEW_KEY):
+            with lab_service.Service(
+                    self.shared_host,
+                    prefix=('env', f'CEPH_ARGS=--key {key}')) as service:
+                for conf, status, cause in (
+                    (self.shared_host.ceph_conf, [2, 0], ''),
+                    (missing, [13, 13], 'no-keyring'),
+                ):
+                    answers = self.answers(conf, service)
+                    self.assertEqual(
+                        (status, [cause] * 2),
+                        ([answer['status'] for answer in answers],
+                         [answer['cause'] for answer in answers]))
+                    self.assert_not_told(key, answers)
+            self.assert_not_told(key, service.log.read_text())
+            self.assertTrue(process.wait_for(
+                lambda: len(self.daemons()) == 1, 10))
+
+    def test_keyring_that_is_none(self):
+        for text in (f'[client.nova]\n\tkey {self.key}\n',
+                     f'[client.nova]\n\t{self.key}\n',
+                     f'[client.nova]\n\tsecret = {self.key}\n',
+                     f'[client.nova]\n\tkey = {self.key}\n\tkey = x\n',
+                     f'[client.nova]\n\tkey = x\n[x]\n\tkey = {self.key}\n',
+                     f'[{self.key}]\n\tkey = x\n', f'{self.key}\n' * 1000,
+                     f'rbd: {self.key}\nrbd: {self.key[:12]}\n',
+                     f'root:$6${self.key}:19000:0:99999:7:::\n'):
+            self.write_keyring(text)
+            answers = self.answers(self.conf)
+            for answer in answers:
+                self.assertIn(answer['cause'],
+                              ('bad-key', 'bad-keyring', 'refused'), text)
+            self.assert_not_told(self.key, answers)
+        self.assert_not_told(self.key, self.service.log.read_text())
+
+    def test_key_file_that_is_none(self):
+        # Whole lines of it stand in the output, which look like rbd's own.
+        path = self.shared_host.directory / 'keyfile'
+        self.addCleanup(path.unlink, missing_ok=True)
+        conf = self.write_ceph_conf(keyfile=path)
+        for text in (f'a: b\nrbd: {SECRET}\nc: d\n', f'rbd: {SECRET}!\n' * 9,
+                     f"{SECRET}\nrbd: couldn't {SECRET}!\nx",
+                     f'x\nrbd: hunter2: (2) {SECRET}\n', f'{SECRET}\n' * 2000):
+            config.write(path, text, 0o600)
+            answers = self.answers(conf)
+            for answer in answers:
+                self.assertIn(answer['cause'], ('bad-key', 'bad-keyring'))
+            self.assert_not_told(SECRET, answers)
+            self.assertNotIn('hunter2', str(answers))
+
+    def test_secret_file_as_ceph_conf(self):
+        secret = self.shared_host.directory / 'secret'
+        self.addCleanup(secret.unlink)
+        for text in (f'root:$6${SECRET}:19000:0:99999:7:::\n',
+                     f'[client.nova]\n\tkey = {SECRET}\n', f'{SECRET}\n',
+                     f'[{SECRET}\n', f'[global]\nx = "{SECRET}\n',
+                     f'= {SECRET}\n', f'rbd: {SECRET}\n'):
+            config.write(secret, text, 0o600)
+            answers = self.answers(secret)
+            for answer in answers:
+                self.assertNotEqual((0, ''),
+                                    (answer['status'], answer['cause']))
+            self.assert_not_told(SECRET, answers)
+        self.assert_not_told(SECRET, self.service.log.read_text())
+
+    def test_log_that_is_full_of_it(self):
+        """All that Ceph can log, in the middle of which rbd fails."""
+        conf = self.write_ceph_conf(
+            debug_ms=20, debug_auth=30, debug_monc=30, debug_rbd=20,
+            log_to_stderr='true', err_to_stderr='true')
+        exported, told = self.answers(conf)
+        self.assertEqual((2, 0), (exported['status'], told['status']))
+        self.assertLessEqual(
+            {exported['said']},
+            {'', 'rbd: error opening image none: (2) No such file or '
+                 'directory'})
+        self.assertEqual(self.cloud.ceph.fsid, told['said'])
+        self.assert_not_told(self.key, exported, told)
+
+    def test_warning_of_a_download(self):
+        image_id = self.upload(self.image, 'iso')
+        for key, words in (
+            (self.key[:20] + '!' + self.key[21:], 'the key cannot be decoded'),
+            (unit_errors.NEW_KEY, 'too old for it, or the key is damaged'),
+        ):
+            self.write_ceph_conf(key=key)
+            fetched = self.fetch(image_id)
+            self.assert_by_http(words, image_id, fetched)
+            self.assert_not_told(key, fetched.log)
+            self.assert_not_told(self.key, fetched.log)
+        self.assert_not_told(self.key, self.service.log.read_text())
 
 
 class TestChild(BoundaryTestCase):

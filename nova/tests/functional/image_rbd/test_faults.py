@@ -6,6 +6,7 @@ Each fault ends in the right image by the next source and one warning, or in
 one error that says what is wrong; nothing is left.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import os
@@ -14,6 +15,7 @@ import signal
 import socket
 import threading
 
+from glanceclient import exc as glance_exc
 from oslo_utils import uuidutils
 
 from nova.tests.functional.image_rbd import base
@@ -21,8 +23,15 @@ from nova.tests.functional.image_rbd import service_base
 from nova.tests.lab import errors
 from nova.tests.lab import process
 from nova.tests.lab import service as lab_service
+import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
+NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
+
+CONNECT = "rbd: couldn't connect to the cluster!$"
+REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
+           ': the keyring has no key of this client, or not the key that the '
+           'cluster has; ' + CONNECT)
 
 
 class TestRefused(service_base.ServiceTestCase):
@@ -54,8 +63,9 @@ class TestRefused(service_base.ServiceTestCase):
 
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
-        self.assertIn('ended with status 2: rbd: error opening image %s: (2) '
-                      'No such file' % image_id, warning)
+        self.assertIn('ended with status 2 (No such file or directory): rbd: '
+                      'error opening image %s: (2) No such file' % image_id,
+                      warning)
 
     def test_no_such_snapshot(self):
         image_id = self.upload(self.image, 'raw')
@@ -67,7 +77,9 @@ class TestRefused(service_base.ServiceTestCase):
 
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
-        self.assertIn('ended with status 2: ', warning)
+        self.assertIn(
+            'rbd export-diff ended with status 2 (No such file or directory): '
+            'error setting snapshot context: (2) No such file', warning)
 
     def test_no_such_pool(self):
         image_id = self.upload(self.image, 'iso')
@@ -79,12 +91,12 @@ class TestRefused(service_base.ServiceTestCase):
         [warning] = self.fetch_from_nowhere(
             image_id, 'HTTPInternalServerError')
 
-        self.assertIn("ended with status 2: rbd: error opening pool 'images'",
-                      warning)
+        self.assertIn("ended with status 2 (No such file or directory): rbd: "
+                      "error opening pool 'images'", warning)
 
     def test_unknown_user(self):
         self.configure(rbd_user='stranger')
-        self.fetch_by_http("rbd: couldn't connect to the cluster")
+        self.fetch_by_http(REFUSED.replace('nova', 'stranger'))
 
     def test_user_without_rights(self):
         # Who may talk to the monitors, and to no OSD.
@@ -93,24 +105,46 @@ class TestRefused(service_base.ServiceTestCase):
         self.write_keyring(keyring.read_text())
         self.configure(rbd_user='poor', rbd_ceph_conf=(
             self.shared_host.directory / 'other.conf'))
-        self.fetch_by_http('status 1: .*Operation not permitted')
+        self.fetch_by_http(
+            r'status 1 \(Operation not permitted\): rbd: error opening image '
+            r'.*: \(1\) Operation not permitted$')
 
     def test_wrong_key(self):
         self.write_keyring('[client.nova]\n\tkey = AQBhZ2VuY3kAAxAA9jJ'
                            'Zr4sQvL6Sx7jkXXXXXXXXYg==\n')
-        self.fetch_by_http("status (1|13|22): .*couldn't connect")
+        self.fetch_by_http(REFUSED)
+
+    def test_keyring_without_a_key(self):
+        for text in ('', '[client.other]\n\tkey = AQBhZ2VuY3kAAxAA9jJ'
+                         'Zr4sQvL6Sx7jkXXXXXXXXYg==\n', '[client.nova]\n'):
+            self.write_keyring(text)
+            self.fetch_by_http(REFUSED)
 
     def test_no_keyring(self):
         self.write_ceph_conf(keyring='/nowhere/keyring')
-        self.fetch_by_http("status (2|13): .*couldn't connect")
+        self.fetch_by_http('status 13 .*: no keyring was found; ' + CONNECT)
 
     def test_keyring_is_a_directory(self):
         self.write_ceph_conf(keyring=self.shared_host.directory)
-        self.fetch_by_http("status 21: .*couldn't connect")
+        self.fetch_by_http(r'status 21 \(Is a directory\): the keyring cannot '
+                           'be parsed; ' + CONNECT)
 
     def test_keyring_is_damaged(self):
+        self.write_keyring('garbage\n')
+        self.fetch_by_http('status 5 .*: the keyring cannot be parsed; ' +
+                           CONNECT)
+
+    def test_key_is_damaged(self):
         self.write_keyring('[client.nova]\n\tkey = x\n')
-        self.fetch_by_http("status 5: .*couldn't connect")
+        self.fetch_by_http('status 5 .*: the key cannot be decoded; ' +
+                           CONNECT)
+
+    def test_key_is_too_new(self):
+        self.write_ceph_conf(key=NEW_KEY)
+        self.fetch_by_http(
+            'status 22 .* too old for it, or the key is damaged: install '
+            'Ceph .* "ceph auth rotate client.nova --key-type=aes"; ' +
+            CONNECT)
 
     def test_no_ceph_conf(self):
         self.configure(rbd_ceph_conf='/nowhere/ceph.conf')
@@ -127,12 +161,13 @@ class TestRefused(service_base.ServiceTestCase):
     def test_ceph_conf_is_garbage_below_the_fsid(self):
         path = self.write_ceph_conf()
         path.write_text(path.read_text() + '[\n[client.nova\nx y z\n')
-        self.fetch_by_http('rbd export ended with status 1: .*parse error')
+        self.fetch_by_http('next source is tried: ceph.conf cannot be parsed$')
 
     def test_monitor_has_no_address(self):
         # rbd complains on its standard output, where the image should be.
         self.write_ceph_conf(mon_host='garbage garbage')
-        self.fetch_by_http("status 22: .*couldn't connect")
+        self.fetch_by_http('status 22 .*: mon host in ceph.conf yields no '
+                           'address; ' + CONNECT)
 
     def test_cluster_is_another_one(self):
         self.write_ceph_conf(fsid=uuidutils.generate_uuid())
@@ -149,7 +184,7 @@ class TestRefused(service_base.ServiceTestCase):
             'mount --bind "$1/some" /usr/bin', 'sh', stage)
         try:
             self.fetch_by_http(
-                'rbd is not installed on this host, or cannot be run: ')
+                'rbd is not installed on this host, or cannot be run$')
         finally:
             run('umount', '/usr/bin')
             run('sh', '-c', 'umount "$1/all" && rm -r "$1"', 'sh', stage)
@@ -159,7 +194,7 @@ class TestRefused(service_base.ServiceTestCase):
         run('mount', '--bind', '/dev/null', '/usr/bin/rbd')
         try:
             self.fetch_by_http(
-                'rbd is not installed on this host, or cannot be run: ')
+                'rbd is not installed on this host, or cannot be run$')
         finally:
             run('umount', '/usr/bin/rbd')
 
@@ -238,8 +273,9 @@ class TestTimeLimits(service_base.ServiceTestCase):
                     fetched = self.fetch(image_id)
                     self.assert_same(small, fetched)
                     [warning] = self.warnings(fetched.log)
-                    self.assertIn("ended with status 110: ", warning)
-                    self.assertIn("couldn't connect to the cluster", warning)
+                    self.assertIn('ended with status 110 (Connection timed '
+                                  f'out): no monitor answered within {connect}'
+                                  " seconds; rbd: couldn't connect", warning)
                     self.assertLess(connect, fetched.seconds)
                     # What HTTP takes for so small an image is in it, too.
                     self.assertLess(
@@ -310,6 +346,142 @@ class TestTimeLimits(service_base.ServiceTestCase):
                             request.fetched(), self.large_image)
         # Killed, though it stood still.
         self.assertFalse(os.path.exists('/proc/%d' % pid))
+
+
+class TestDeletedMeanwhile(service_base.ServiceTestCase):
+    """Ceph reads a deleted image as zeros, and rbd ends with status 0.
+
+    Where nothing verifies the bytes, that must not become an image.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.configure(verify_direct_download=False, rbd_stall_timeout=60)
+
+    def upload_once(self, disk_format: str) -> str:
+        """Store an image that the test deletes; see upload()."""
+        image_id = self.cloud.upload(self.large_image, disk_format)
+        self.addCleanup(self._delete_image, image_id)
+        return image_id
+
+    def _delete_image(self, image_id: str) -> None:
+        with contextlib.suppress(glance_exc.HTTPNotFound):
+            self.cloud.glance_client().images.delete(image_id)
+
+    def delete_snapshot(self, image_id: str) -> None:
+        name = 'images/%s@snap' % image_id
+        self.cloud.ceph.rbd('snap', 'unprotect', name)
+        self.cloud.ceph.rbd('snap', 'rm', name, '--no-progress')
+
+    def delete_in_ceph(self, image_id: str) -> None:
+        """In the order in which Glance does it."""
+        name = 'images/' + image_id
+        self.delete_snapshot(image_id)
+        self.cloud.ceph.rbd('rm', '--no-progress', name)
+
+    def replace_in_ceph(self, image_id: str) -> None:
+        """Delete an image, and make another one of the same name."""
+        self.delete_in_ceph(image_id)
+        name = 'images/' + image_id
+        self.cloud.ceph.rbd('import', '--no-progress', self.large_image, name)
+        self.cloud.ceph.rbd('snap', 'create', '--no-progress', name + '@snap')
+        self.cloud.ceph.rbd('snap', 'protect', name + '@snap')
+
+    def meanwhile(
+        self, disk_format: str, change: Callable[[str], None],
+    ) -> tuple[str, lab_service.Request]:
+        """Fetch an image; in the middle, let rbd stand still for a change."""
+        image_id = self.upload_once(disk_format)
+        with self.slow_osd():
+            request = self.service.fetch(image_id, self.out())
+            pid = self.rbd_pid(8 * MIB)
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            change(image_id)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        return image_id, request
+
+    def assert_refused(
+        self, kind: str, image_id: str, request: lab_service.Request,
+        detail: str,
+    ) -> None:
+        """HTTP had its turn, and could not deliver either."""
+        error = self.assertRaises(errors.FetchFailed, request.fetched)
+        self.assertEqual(kind, error.kind, str(error))
+        self.assertEqual([], os.listdir(self.out().parent))
+        [warning] = [line for line in self.warnings(error.log)
+                     if 'could not be fetched by rbd' in line]
+        self.assertRegex(
+            warning, 'the next source is tried: the exported snapshot was not '
+            'found again in Ceph .* deleted during the export' + detail + '$')
+        self.assertEqual(
+            [], [line for line in error.log if 'fetched by' in line
+                 and 'could not' not in line])
+
+    def test_deleted_in_ceph(self):
+        for disk_format in ('iso', 'raw'):
+            image_id, request = self.meanwhile(
+                disk_format, self.delete_in_ceph)
+            self.assert_refused(
+                'ImageUnacceptable', image_id, request,
+                r'; rbd: error opening image .*: \(2\) No such file or '
+                'directory')
+
+    def test_deleted_by_glance(self):
+        for disk_format in ('iso', 'raw'):
+            image_id, request = self.meanwhile(
+                disk_format, self.cloud.glance_client().images.delete)
+            self.assert_refused(
+                'ImageNotFound', image_id, request,
+                r'; rbd: error opening image .*: \(2\) No such file or '
+                'directory')
+
+    def test_snapshot_deleted(self):
+        for disk_format in ('iso', 'raw'):
+            image_id, request = self.meanwhile(
+                disk_format, self.delete_snapshot)
+            # HTTP reads the same snapshot.
+            self.assert_refused('ImageUnacceptable', image_id, request, '')
+
+    def test_replaced_by_another_one(self):
+        for disk_format in ('iso', 'raw'):
+            image_id, request = self.meanwhile(
+                disk_format, self.replace_in_ceph)
+            fetched = request.fetched()
+            self.assert_same(self.large_image, fetched)
+            self.assert_fetched_by('http', image_id, fetched)
+            [warning] = self.warnings(fetched.log)
+            self.assertIn('deleted during the export', warning)
+
+    def test_undisturbed(self):
+        for disk_format in ('iso', 'raw'):
+            image_id, request = self.meanwhile(
+                disk_format, lambda _image_id: None)
+            fetched = request.fetched()
+            self.assert_same(self.large_image, fetched)
+            self.assert_fetched_by('rbd', image_id, fetched, 'nothing')
+            self.assertEqual([], self.warnings(fetched.log))
+
+    def test_looking_takes_longer_than_a_stall(self):
+        self.configure(verify_direct_download=False, rbd_stall_timeout=1)
+        for disk_format in ('iso', 'raw'):
+            image_id = self.upload(self.image, disk_format)
+            with self.slow_osd(0.03):
+                fetched = self.fetch(image_id)
+            self.assert_same(self.image, fetched)
+            self.assert_fetched_by('rbd', image_id, fetched, 'nothing')
+
+    def test_monitor_does_not_answer(self):
+        image_id = self.upload(self.image, 'iso')
+        with Mute() as mute:
+            conf = self.write_ceph_conf(mon_host=mute.address)
+            self.configure(rbd_ceph_conf=conf, rbd_connect_timeout=1,
+                           verify_direct_download=False)
+            fetched = self.fetch(image_id)
+        self.assert_by_http('no monitor answered within 1 seconds', image_id,
+                            fetched)
+        self.assertLess(fetched.seconds, 1 + service_base.SLACK)
 
 
 class TestKilled(service_base.ServiceTestCase):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 from typing import ClassVar
@@ -17,8 +18,10 @@ from nova.tests.lab import compute
 from nova.tests.lab import config
 from nova.tests.lab import process
 from nova.tests.lab import signing
+import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
+NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
 SIZE = 24 * MIB
 #: Seconds for one run of the command.
 TIMEOUT = 60
@@ -250,13 +253,14 @@ class TestImageFetch(base.LabTestCase):
                 'glance': {'rbd_pool': 'volumes'}})
         self.assert_failed(
             self.findings(no_rights),
-            Read_from_Ceph='not permitted -> .*ceph auth get '
-            "client.image-fetch\" .*'profile rbd-read-only pool=images'",
+            Read_from_Ceph=r'status 1 \(Operation not permitted\).* -> .*ceph '
+            "auth get client.image-fetch\" "
+            ".*'profile rbd-read-only pool=images'",
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
             Options='no handler for: ftp.* -> Correct .*direct_url_schemes',
-            Cluster='No monitor answered within 1 seconds -> See mon host',
+            Cluster='no monitor answered within 1 seconds -> See mon host',
             Image_cache='instances_path is /nowhere/instances')
         found = self.findings(no_helper)
         self.assert_failed(
@@ -271,6 +275,39 @@ class TestImageFetch(base.LabTestCase):
             'fetched by rbd: Its pool images is not in [glance] rbd_pool\n' %
             image_id, err)
         self.assertEqual([], os.listdir(self.out().parent))
+
+    def test_no_part_of_a_key_is_shown(self) -> None:
+        [key] = re.findall(r'key = (\S+)', self.host.keyring.read_text())
+        damaged = key[:20] + '!' + key[21:]
+        new_key = NEW_KEY
+        key_file = config.write(
+            self.host.directory / 'keyfile', damaged + '\n', 0o600)
+        keyring = config.write(
+            self.host.directory / 'damaged.keyring',
+            f'[client.nova]\n\tkey = {damaged}\n', 0o600)
+        for path in (key_file, keyring):
+            self.addCleanup(path.unlink)
+        confs = {
+            'decoded -> ': self.ceph_conf('key.conf', key=damaged),
+            'decoded ': self.ceph_conf('keyfile.conf', keyfile=key_file),
+            'decoded': self.ceph_conf('keyring.conf', keyring=keyring),
+            'too old for it, .* rotate client.nova --key-type=aes" -> '
+            'Upgrade ceph-common': self.ceph_conf('new.conf', key=new_key)}
+        # What is in this variable does not count for rbd.
+        commands = {words: self.host.start(
+            self.program, '--config-file', self.host.conf,
+            '--config-file', self.overlay(
+                {'glance': {'rbd_ceph_conf': conf}}), '--check', '--json',
+            '--debug', env={'CEPH_ARGS': f'--key {damaged}'})
+            for words, conf in confs.items()}
+        for words, command in commands.items():
+            ended = command.wait(TIMEOUT)
+            found = {one['check']: one for one in
+                     jsonutils.loads(ended[1])['checks']}
+            self.assert_failed(found, Cluster=words)
+            for part in (key, damaged, new_key):
+                for place in range(len(part) - 7):
+                    self.assertNotIn(part[place:place + 8], str(ended))
 
     def test_hidden_from_tenants(self) -> None:
         """Nova is told where it is, and has to have the tenant's own token

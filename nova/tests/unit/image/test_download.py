@@ -116,13 +116,16 @@ class FakeHandler:
         """
         self._outcomes = list(outcomes)
         self.calls: list[tuple[str, str, str]] = []
+        self.verified: list[bool] = []
         self.sources: list[test_transfer.MemorySource] = []
         self.closed = 0
 
     @contextlib.contextmanager
     def __call__(
-        self, image: Mapping[str, ty.Any], url: str, path: str,
+        self, image: Mapping[str, ty.Any], url: str, path: str, /, *,
+        verified: bool,
     ) -> Iterator[transfer.Source]:
+        self.verified.append(verified)
         self.calls.append((image['id'], url, path))
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
@@ -859,6 +862,21 @@ class TestVerification(DownloadTestCase):
         self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
+    def test_handler_knows_whether_bytes_are_verified(self) -> None:
+        unsigned = dict(self.image)
+        for switch, changes, expected in (
+            (True, {}, True), (False, {}, False),
+            (True, {'os_hash_value': None}, False),
+            (True, {'os_hash_value': None, 'checksum': hashlib.md5(
+                RIGHT, usedforsecurity=False).hexdigest()}, True),
+        ):
+            self.flags(verify_direct_download=switch, group='glance')
+            glance._HANDLERS.pop('mem', None)
+            self.image.update(unsigned | changes)
+            handler = self.handle(RIGHT)
+            self.download()
+            self.assertEqual([expected], handler.verified, str(changes))
+
     def test_size_counts_where_the_hash_is_left_out(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
         for content in (RIGHT + b'!', RIGHT[:-1]):
@@ -954,8 +972,9 @@ class TestSignatures(DownloadTestCase):
 
     def test_switch_is_for_hashes_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        self.handle(WRONG)
+        handler = self.handle(WRONG)
         self.download()
+        self.assertEqual([True], handler.verified)
         self.assert_fetched(by_http=True)
 
     def test_cannot_be_verified(self) -> None:
@@ -1214,7 +1233,7 @@ class TestRbd(DownloadTestCase):
         self.assertIn('rbd: error opening image', self.warnings(logs)[0])
 
     def test_export_fails_and_http_too(self) -> None:
-        self.export(b'', 110, 'connect timed out')
+        self.export(b'', 110)
         self.glance.body = RIGHT[:1000]
         self.assert_fails(exception.CouldNotFetchImage, uuids.image)
 

@@ -5,6 +5,7 @@
 import errno
 import os
 import pathlib
+import re
 import stat
 import tempfile
 import threading
@@ -17,9 +18,12 @@ import fixtures
 from nova.image import rbd
 from nova.image import transfer
 import nova.privsep.rbd
+import nova.privsep.rbd_errors
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
 from nova.tests.unit.image import test_transfer
+
+rbd_errors = nova.privsep.rbd_errors
 
 FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
 OTHER_FSID = '0ddba11e-0000-4000-8000-00000000cafe'
@@ -212,6 +216,7 @@ class FakeExport:
     def __init__(
         self, content: bytes = b'', status: int = 0, said: str = '',
         stall: bool = False, error: Exception | None = None,
+        cause: str = '',
     ) -> None:
         """Make an export.
 
@@ -221,11 +226,13 @@ class FakeExport:
         self.fifo = ''
         self.modes: list[int] = []
         self._content = content
-        self._outcome = status, said
+        self._outcome = status, cause, said
         self._stall = stall
         self._error = error
 
-    def __call__(self, fifo: str, **arguments: ty.Any) -> tuple[int, str]:
+    def __call__(
+        self, fifo: str, **arguments: ty.Any,
+    ) -> rbd_errors.Outcome:
         self.fifo = fifo
         self.arguments = arguments
         self.modes = [os.stat(path).st_mode
@@ -236,7 +243,7 @@ class FakeExport:
         try:
             self._write(fd)
         except BrokenPipeError:
-            return 32, 'broken pipe'
+            return 32, '', ''
         finally:
             os.close(fd)
         return self._outcome
@@ -263,10 +270,12 @@ class TestOpenSource(RbdTestCase):
     def fetch(
         self, export: FakeExport, verifier: transfer.Verifier | None = None,
         disk_format: str | None = 'qcow2', url: str = URL,
+        verified: bool = True,
     ) -> transfer.Report:
         image = {'id': IMAGE_ID, 'disk_format': disk_format}
         with mock.patch.object(nova.privsep.rbd, 'export', export):
-            with rbd.open_source(image, url, self.path) as source:
+            with rbd.open_source(
+                    image, url, self.path, verified=verified) as source:
                 return transfer.transfer(source, self.path, verifier)
 
     def assert_fails(
@@ -337,7 +346,8 @@ class TestOpenSource(RbdTestCase):
         self.assertEqual(
             {'command': 'export', 'conf': self.conf, 'user': 'glance-reader',
              'pool': 'fast images', 'image': IMAGE_ID, 'snapshot': 'snap',
-             'connect_timeout': 7, 'stall_timeout': 9}, export.arguments)
+             'connect_timeout': 7, 'stall_timeout': 9, 'verified': True},
+            export.arguments)
         directory, fifo = export.modes
         self.assertEqual(0o700, stat.S_IMODE(directory))
         self.assertTrue(stat.S_ISFIFO(fifo))
@@ -385,35 +395,85 @@ class TestOpenSource(RbdTestCase):
         self.assert_nothing_is_run('not of the form', url=URL + '/x')
 
     def test_rbd_fails(self) -> None:
-        said = 'one\n\ntwo\nthree\n \nrbd: error opening pool images'
+        said = ("rbd: error opening pool 'images': (2) No such file or "
+                'directory')
         for content in (b'', test_rbd_diff.VALID[:40]):
             self.assert_fails(
-                r'ended with status 2: two \| three \| rbd: error opening '
-                'pool images', FakeExport(content, 2, said))
+                r'^rbd export(-diff)? ended with status 2 \(No such file or '
+                r'directory\): ' + re.escape(said) + '$',
+                FakeExport(content, 2, said))
 
-    def test_what_rbd_says_itself_is_not_lost(self) -> None:
-        said = "rbd: couldn't connect\none\ntwo\nthree\n"
+    def test_several_sentences(self) -> None:
         self.assert_fails(
-            r"ended with status 13: two \| three \| rbd: couldn't connect$",
-            FakeExport(b'', 13, said))
+            r'ended with status 5 \(Input/output error\): one; two$',
+            FakeExport(b'', 5, 'one\ntwo'))
+
+    def test_rbd_says_nothing(self) -> None:
+        self.assert_fails(r'ended with status 5 \(Input/output error\)$',
+                          FakeExport(b'', 5))
+
+    def test_causes(self) -> None:
+        """Each has words of its own, before those of rbd."""
+        self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
+        known = set()
+        for cause in set(rbd_errors.Cause) - {rbd_errors.Cause.UNKNOWN}:
+            words = rbd.explain(cause)
+            known.add(words)
+            self.assert_fails(
+                re.escape(words + '; rbd: help!') + '$',
+                FakeExport(b'', 13, 'rbd: help!', cause=cause.value))
+        self.assertEqual(len(rbd_errors.Cause) - 1, len(known - {''}))
+        self.assertEqual('', rbd.explain(''))
+
+    def test_causes_that_say_what_to_do(self) -> None:
+        self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
+        for cause, words in (
+            ('new-key', 'ceph auth rotate client.nova --key-type=aes'),
+            ('new-key', 'install Ceph 19.2.6, 20.2.4 or newer'),
+            ('refused', 'refuse client.nova'), ('no-answer', 'within 7 sec'),
+        ):
+            self.assertIn(words, rbd.explain(cause))
+
+    def test_causes_that_are_no_errno(self) -> None:
+        for cause in ('bad-conf', 'not-run', 'snapshot-lost'):
+            self.assert_fails(
+                '^' + re.escape(rbd.explain(cause)) + '$',
+                FakeExport(b'', 1, cause=cause))
+
+    def test_error_for_programs(self) -> None:
+        error = self.assertRaises(
+            rbd.ExportError, self.fetch,
+            FakeExport(b'', 13, cause='refused'))
+        self.assertEqual((13, 'refused'), (error.status, error.cause))
+
+    def test_snapshot_is_lost(self) -> None:
+        """All bytes have come, and rbd has ended with 0."""
+        for content, disk_format in ((b'x', 'qcow2'),
+                                     (test_rbd_diff.VALID, 'raw')):
+            export = FakeExport(content, cause='snapshot-lost')
+            self.assertRaisesRegex(
+                transfer.SourceError, 'may have been deleted', self.fetch,
+                export, disk_format=disk_format, verified=False)
+            self.assertFalse(os.path.exists(self.path))
+            self.assertIs(False, export.arguments['verified'])
+            self.assert_fifo_is_gone()
 
     def test_rbd_fails_after_all_of_the_stream(self) -> None:
         self.assertRaisesRegex(
-            transfer.SourceError, 'rbd export-diff ended with status 5: EIO',
-            self.fetch, FakeExport(test_rbd_diff.VALID, 5, 'EIO'),
+            transfer.SourceError, 'rbd export-diff ended with status 5',
+            self.fetch, FakeExport(test_rbd_diff.VALID, 5),
             disk_format='raw')
         self.assertFalse(os.path.exists(self.path))
 
     def test_rbd_dies_of_a_signal(self) -> None:
-        self.assert_fails('status -9: killed: it took',
-                          FakeExport(b'x', -9, 'killed: it took longer'))
+        self.assert_fails(
+            r'status -9 \(Killed\): it took too long and was killed$',
+            FakeExport(b'x', -9, cause='too-long'))
 
     def test_rbd_is_not_installed(self) -> None:
-        for status in (126, 127):
-            self.assert_fails(
-                'rbd is not installed on this host, or cannot be run: '
-                'setpriv: failed',
-                FakeExport(status=status, said='setpriv: failed'))
+        self.assert_fails(
+            '^rbd is not installed on this host, or cannot be run$',
+            FakeExport(status=127, cause='not-run'))
 
     def test_privileged_call_fails(self) -> None:
         self.assert_fails(
@@ -471,6 +531,18 @@ class TestOpenSource(RbdTestCase):
             self.fetch(FakeExport(b'x'))
             self.assertEqual(patience * 1000, waited[0])
 
+    def test_time_to_look_at_the_snapshot(self) -> None:
+        """Two runs of rbd before the first byte, two after the last one."""
+        waited = self.spy_on_polls()
+        for connect, stall, first, others in ((9, 60, 80, 80),
+                                              (60, 9, 183, 131)):
+            self.flags(rbd_connect_timeout=connect, rbd_stall_timeout=stall,
+                       group='glance')
+            waited.clear()
+            self.fetch(FakeExport(bytes(3_000_000)), verified=False)
+            self.assertEqual((first * 1000, {others * 1000}),
+                             (waited[0], set(filter(None, waited[1:]))))
+
     def test_nothing_comes_any_more(self) -> None:
         self.flags(rbd_connect_timeout=60, rbd_stall_timeout=1,
                    group='glance')
@@ -490,7 +562,8 @@ class TestOpenSource(RbdTestCase):
             failures: list[str] = []
             with (mock.patch.object(
                       nova.privsep.rbd, 'export', FakeExport(stall=True)),
-                  rbd.open_source(image, URL, self.path) as source):
+                  rbd.open_source(image, URL, self.path,
+                                  verified=True) as source):
 
                 def read() -> None:
                     try:
@@ -518,10 +591,10 @@ class TestOpenSource(RbdTestCase):
         back = threading.Event()
         calls = []
 
-        def hang(*_args: ty.Any, **_kwargs: ty.Any) -> tuple[int, str]:
+        def hang(*_args: ty.Any, **_kwargs: ty.Any) -> rbd_errors.Outcome:
             calls.append(threading.current_thread())
             back.wait()
-            return 0, ''
+            return 0, '', ''
 
         with (mock.patch.object(nova.privsep.rbd, 'export', hang),
               self.assertLogs(rbd.LOG.logger, 'WARNING') as logs):
@@ -561,13 +634,13 @@ class TestOpenSource(RbdTestCase):
     def test_finish_tells_of_a_failed_export(self) -> None:
         image = {'id': IMAGE_ID}
         for disk_format in ('qcow2', 'raw'):
-            export = FakeExport(status=5, said='EIO')
+            export = FakeExport(status=5)
             with mock.patch.object(nova.privsep.rbd, 'export', export):
                 with rbd.open_source(
                         image | {'disk_format': disk_format}, URL,
-                        self.path) as source:
+                        self.path, verified=True) as source:
                     self.assertRaisesRegex(
-                        transfer.SourceError, 'status 5: EIO', source.finish)
+                        transfer.SourceError, 'status 5', source.finish)
 
     def test_reader_gives_up(self) -> None:
         """The export ends, and is waited for, when its bytes are refused."""
@@ -577,7 +650,7 @@ class TestOpenSource(RbdTestCase):
             with mock.patch.object(nova.privsep.rbd, 'export', export):
                 with rbd.open_source(
                         {'id': IMAGE_ID, 'disk_format': 'qcow2'}, URL,
-                        self.path) as source:
+                        self.path, verified=True) as source:
                     self.assertRaisesRegex(
                         transfer.SourceError, 'more than', transfer.transfer,
                         source, self.path, size=1)
@@ -588,7 +661,8 @@ class TestOpenSource(RbdTestCase):
         export = FakeExport(bytes(10_000_000))
         with mock.patch.object(nova.privsep.rbd, 'export', export):
             with rbd.open_source(
-                    {'id': IMAGE_ID, 'disk_format': 'qcow2'}, URL, self.path):
+                    {'id': IMAGE_ID, 'disk_format': 'qcow2'}, URL, self.path,
+                    verified=True):
                 pass
         self.assert_fifo_is_gone()
 
@@ -597,7 +671,8 @@ class TestOpenSource(RbdTestCase):
         export = FakeExport(bytes(3_000_000))
         image = {'id': IMAGE_ID, 'disk_format': 'qcow2'}
         with mock.patch.object(nova.privsep.rbd, 'export', export):
-            with rbd.open_source(image, URL, self.path) as source:
+            with rbd.open_source(
+                    image, URL, self.path, verified=True) as source:
                 transfer.transfer(
                     source, self.path, progress=lambda *_args: seen.append(
                         os.path.exists(os.path.dirname(export.fifo))))

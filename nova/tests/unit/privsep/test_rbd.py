@@ -20,15 +20,24 @@ import fixtures
 
 from nova.image import transfer
 import nova.privsep.rbd
+import nova.privsep.rbd_errors
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit.image import test_transfer
+
+rbd_errors = nova.privsep.rbd_errors
 
 ARGUMENTS: dict[str, ty.Any] = {
     'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
     'pool': 'images', 'image': 'cafe', 'snapshot': 'snap',
     'connect_timeout': 5, 'stall_timeout': 60,
 }
+#: What a verified export is asked for by.
+EXPORT = ARGUMENTS | {'verified': True}
+NOTHING_SAID = 0, '', ''
+GONE = -9, rbd_errors.Cause.READER_GONE, ''
+FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
+SENTENCE = 'rbd: error opening image: (5) Input/output error'
 BAD_NAMES = (
     '', None, 7, b'images', '-', '--conf=/tmp/x', '-p', 'a/b', '/', 'a@b',
     '@', 'a\nb', 'a\0b', '\x7f', 'a\u200bb', 'a\u202eb', '\udcff', 'a' * 256,
@@ -134,12 +143,12 @@ class TestCommandLine(test.NoDBTestCase):
                  '--inh-caps=-all',
                  '--bounding-set=-all,+dac_read_search', '--',
                  'rbd', command, '--conf', '/etc/ceph/ceph.conf',
-                 '--pool', 'images', '--image', 'cafe', '--snap', 'snap',
-                 '--path', '-', '--no-progress', '--id', 'nova',
+                 '--pool', 'images', '--image', 'cafe', '--id', 'nova',
                  '--client-mount-timeout', '5',
                  '--rados-mon-op-timeout', '5',
                  '--rados-osd-op-timeout', '3840',
-                 '--admin-socket=', '--log-file=', '--log-to-file=false'],
+                 '--admin-socket=', '--log-file=', '--log-to-file=false',
+                 '--snap', 'snap', '--path', '-', '--no-progress'],
                 self.command_line(command=command))
 
     def test_without_user(self) -> None:
@@ -300,7 +309,7 @@ class TestCephConf(PrivsepRbdTestCase):
         with mock.patch.object(nova.privsep.rbd, '_Child') as child:
             self.assertRaises(
                 ValueError, nova.privsep.rbd.export, self.fifo,
-                **(ARGUMENTS | {'conf': conf}))
+                **(EXPORT | {'conf': conf}))
         child.assert_not_called()
 
     def test_missing(self) -> None:
@@ -317,14 +326,14 @@ class TestExport(PrivsepRbdTestCase):
 
     def export(
         self, script: str, reader: Reader | None = None, **changes: ty.Any,
-    ) -> tuple[int, str]:
+    ) -> rbd_errors.Outcome:
         """Export, with a shell script in the place of rbd."""
         with mock.patch.object(
                 nova.privsep.rbd, '_command_line',
                 return_value=['sh', '-c', script]):
             try:
                 return nova.privsep.rbd.export(
-                    self.fifo, **(ARGUMENTS | changes))
+                    self.fifo, **(EXPORT | changes))
             finally:
                 if reader is not None:
                     reader.close()
@@ -334,81 +343,85 @@ class TestExport(PrivsepRbdTestCase):
 
     def test_output_arrives(self) -> None:
         reader = self.reader()
-        self.assertEqual((0, ''), self.export('echo some bytes', reader))
+        self.assertEqual(NOTHING_SAID, self.export('echo some bytes', reader))
         self.assertEqual(b'some bytes\n', reader.content)
 
     def test_more_than_the_pipe_holds(self) -> None:
         reader = self.reader()
         self.assertEqual(
-            (0, ''), self.export('head -c 3000000 /dev/zero', reader))
+            NOTHING_SAID, self.export('head -c 3000000 /dev/zero', reader))
         self.assertEqual(3_000_000, reader.content.count(0))
         self.assertEqual(3_000_000, len(reader.content))
 
     def test_nothing_to_write(self) -> None:
         reader = self.reader()
-        self.assertEqual((0, ''), self.export('true', reader))
+        self.assertEqual(NOTHING_SAID, self.export('true', reader))
         self.assertEqual(b'', reader.content)
 
     def test_status_and_what_it_said(self) -> None:
         reader = self.reader()
         self.assertEqual(
-            (2, 'rbd: error opening image'),
-            self.export('echo half; echo rbd: error opening image >&2; '
-                        'exit 2', reader))
+            (2, '', SENTENCE), self.export(
+                f'echo half; echo "{SENTENCE}" >&2; exit 2', reader))
         self.assertEqual(b'half\n', reader.content)
+
+    def test_success_says_nothing(self) -> None:
+        self.assertEqual(NOTHING_SAID, self.export(
+            f'echo "{SENTENCE}" >&2', self.reader()))
 
     def test_died_of_a_signal(self) -> None:
         self.assertEqual(
-            (-6, 'aborted'),
-            self.export('echo aborted >&2; kill -ABRT $$', self.reader()))
+            (-6, '', SENTENCE), self.export(
+                f'echo "{SENTENCE}" >&2; kill -ABRT $$', self.reader()))
 
     def test_says_very_much(self) -> None:
-        status, said = self.export(
-            'yes 0123456789 | head -c 1100000 >&2; echo the end >&2',
-            self.reader())
-        self.assertEqual(0, status)
-        lines = said.split('\n')
-        # Whole ones, as many as there is room for.
-        self.assertEqual({'0123456789'}, set(lines[:-1]))
-        self.assertEqual('the end', lines[-1])
-        self.assertLess(4000, len(said))
-        self.assertLessEqual(len(said), 4096)
+        self.assertEqual(
+            (5, rbd_errors.Cause.REFUSED, SENTENCE), self.export(
+                'yes 0123456789 | head -c 1100000 >&2; '
+                'echo 2026 handle_auth_bad_method >&2; '
+                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
 
     def test_says_what_is_in_a_keyring(self) -> None:
-        # Lines of rbd 16.2, for keyrings that are damaged in some way.
         key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
-        before = '2026-01-01T00:00:00.000+0000 7fbc1 -1 auth: '
-        parsing = before + 'error parsing file /etc/ceph/k:'
-        for line, shown in (
-            (f'{parsing} error setting modifier for [client.nova] type=key '
-             f'val={key}: Malformed input', f'{parsing} (not shown)'),
-            (f'{parsing} error setting modifier for [client.nova] type=key '
-             f'{key[:-2]} val==: Malformed input', f'{parsing} (not shown)'),
-            (f'{parsing} bad entity name in keyring: hunter2',
-             f'{parsing} (not shown)'),
-            (f'rbd: no such key {key}, sorry',
-             'rbd: no such key  (not shown), sorry'),
-            (f'{before}failed to load /etc/ceph/k: (5) Input/output error',
-             f'{before}failed to load /etc/ceph/k: (5) Input/output error'),
-        ):
-            self.assertEqual(
-                (5, f'{shown}\nrbd: couldn\'t connect'),
-                self.export(f'echo "{line}" >&2; '
-                            'echo "rbd: couldn\'t connect" >&2; exit 5',
-                            self.reader()))
+        self.assertEqual(
+            (5, rbd_errors.Cause.BAD_KEY, SENTENCE), self.export(
+                f'echo "auth: failed to decode key \'{key}\'" >&2; '
+                f'echo "rbd: no such key {key}, sorry" >&2; '
+                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
+
+    def test_names_of_the_caller_pass(self) -> None:
+        pool = 'glanceimagesofthefastcluster'
+        line = f"rbd: error opening pool '{pool}': (5) Input/output error"
+        script = f'echo "{line}" >&2; exit 5'
+        self.assertEqual(
+            (5, '', line), self.export(script, self.reader(), pool=pool))
+
+    def test_name_of_nobody_does_not_pass(self) -> None:
+        line = 'rbd: error glanceimagesofthefast: (5) Input/output error'
+        self.assertEqual((5, '', ''), self.export(
+            f'echo "{line}" >&2; exit 5', self.reader()))
 
     def test_says_one_line_longer_than_is_kept(self) -> None:
-        # Its beginning, which tells that it is about a keyring, is lost.
-        status, said = self.export(
-            'printf "error parsing file k: val=" >&2; '
-            'head -c 10000 /dev/zero | tr "\\0" S >&2; '
-            'echo >&2; echo the end >&2; exit 5', self.reader())
-        self.assertEqual((5, 'the end'), (status, said))
+        # Its beginning is lost, so its end could be anything.
+        self.assertEqual((5, '', ''), self.export(
+            f'head -c 16384 /dev/zero | tr "\\0" S >&2; echo "{SENTENCE}" '
+            '>&2; exit 5', self.reader()))
+
+    def test_cut_at_the_beginning_of_a_sentence(self) -> None:
+        # 16 KiB are kept: they begin with a sentence that is the end of a
+        # line.
+        filler = 16384 - len(SENTENCE) - 1
+        for before, said in (('', SENTENCE), ('x', '')):
+            self.assertEqual((5, '', said), self.export(
+                f'printf "%s%s\\n" "{before}" "{SENTENCE}" >&2; '
+                f'head -c {filler} /dev/zero | tr "\\0" S >&2; exit 5',
+                self.reader()), before)
 
     def test_says_what_is_no_text(self) -> None:
         self.assertEqual(
-            (0, 'a\ufffdb'),
-            self.export("printf 'a\\377b\\n' >&2", self.reader()))
+            (5, '', SENTENCE), self.export(
+                "printf 'rbd: a\\377b: (5) Input/output error\\n' >&2; "
+                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
 
     def test_closes_stderr_early(self) -> None:
         reader = self.reader()
@@ -422,17 +435,18 @@ class TestExport(PrivsepRbdTestCase):
         with mock.patch.object(
                 nova.privsep.rbd._Child, '_read_stderr', count):
             self.assertEqual(
-                (0, 'done'),
-                self.export('echo done >&2; exec 2>&-; sleep 0.2', reader))
+                (3, '', SENTENCE), self.export(
+                    f'echo "{SENTENCE}" >&2; exec 2>&-; sleep 0.2; exit 3',
+                    reader))
         # To look at a closed pipe over and over would cost a whole CPU.
         self.assertLess(len(calls), 10)
 
     def test_a_grandchild_keeps_stderr_open(self) -> None:
         reader = self.reader()
-        status, said = self.export('sleep 600 & echo $! >&2; exit 3')
-        os.kill(int(said), 9)
-        reader.close()
-        self.assertEqual(3, status)
+        outcome = self.export(
+            f'sleep 600 >&2 & echo $!; echo "{SENTENCE}" >&2; exit 3')
+        self.assertEqual((3, '', SENTENCE), outcome)
+        os.kill(int(reader.close()), 9)
 
     def test_program_is_not_there(self) -> None:
         reader = self.reader()
@@ -440,7 +454,7 @@ class TestExport(PrivsepRbdTestCase):
                 nova.privsep.rbd, '_command_line',
                 return_value=['/no/such/program']):
             self.assertRaises(FileNotFoundError, nova.privsep.rbd.export,
-                              self.fifo, **ARGUMENTS)
+                              self.fifo, **EXPORT)
         self.assertEqual(b'', reader.close())
 
     def test_rbd_is_not_installed(self) -> None:
@@ -455,22 +469,21 @@ class TestExport(PrivsepRbdTestCase):
         line = ['setpriv', '--pdeathsig', 'KILL', '--', 'rbd', 'export']
         with mock.patch.object(nova.privsep.rbd, '_command_line',
                                return_value=line):
-            status, said = nova.privsep.rbd.export(self.fifo, **ARGUMENTS)
+            outcome = nova.privsep.rbd.export(self.fifo, **EXPORT)
         reader.close()
-        self.assertEqual(127, status)
-        self.assertIn('rbd', said)
+        self.assertEqual((127, rbd_errors.Cause.NOT_RUN, ''), outcome)
 
     def test_reader_hangs_up_on_a_child_that_writes(self) -> None:
         reader = self.reader(hang_up_after=10)
-        status, said = self.export('exec cat /dev/zero', reader)
+        outcome = self.export('exec cat /dev/zero', reader)
         # By whichever comes first: its own SIGPIPE, or ours.
-        self.assertIn(status, (-13, -9), said)
+        self.assertIn(outcome[0], (-13, -9))
+        self.assertEqual('', outcome[2])
 
     def test_reader_hangs_up_on_a_child_that_does_not_write(self) -> None:
         reader = self.reader(hang_up_after=1)
-        status, said = self.export('echo $$; exec sleep 600', reader)
-        self.assertEqual((-9, 'killed: the reader closed the stream'),
-                         (status, said))
+        self.assertEqual(
+            GONE, self.export('echo $$; exec sleep 600', reader))
         # Gone, and not a zombie either.
         self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
 
@@ -479,15 +492,12 @@ class TestExport(PrivsepRbdTestCase):
         self.set('_KILLED_SECONDS', 0.1)
         reader = self.reader(hang_up_after=1)
         with mock.patch.object(nova.privsep.rbd.os, 'killpg') as killpg:
-            status, said = self.export('echo $$; exec sleep 600', reader)
+            outcome = self.export('echo $$; exec sleep 600', reader)
         pid = int(reader.content)
         killpg.assert_called_once_with(pid, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        self.assertEqual(
-            (-9, 'killed: the reader closed the stream\n'
-             'process %d does not end: it hangs in the kernel' % pid),
-            (status, said))
+        self.assertEqual((-9, rbd_errors.Cause.STUCK, ''), outcome)
 
     def test_its_children_are_killed_with_it(self) -> None:
         reader = self.reader(hang_up_after=1)
@@ -496,19 +506,18 @@ class TestExport(PrivsepRbdTestCase):
 
     def test_reader_hangs_up_on_a_child_that_ignores_signals(self) -> None:
         reader = self.reader(hang_up_after=1)
-        status, said = self.export(
+        outcome = self.export(
             "trap '' HUP INT TERM PIPE; echo $$; while :; do sleep 1; done",
             reader)
-        self.assertEqual(-9, status)
+        self.assertEqual(GONE, outcome)
 
     def test_time_is_up(self) -> None:
         reader = self.reader()
-        status, said = self.export(
-            'echo before; echo last words >&2; exec sleep 600', reader,
+        outcome = self.export(
+            f'echo before; echo "{SENTENCE}" >&2; exec sleep 600', reader,
             time_limit=1)
         self.assertEqual(
-            (-9, 'last words\nkilled: it took longer than 1 s'),
-            (status, said))
+            (-9, rbd_errors.Cause.TOO_LONG, SENTENCE), outcome)
         self.assertEqual(b'before\n', reader.content)
 
     def test_watching_fails(self) -> None:
@@ -528,13 +537,14 @@ class TestExport(PrivsepRbdTestCase):
                 ('user', '../x'), ('conf', 'x'), ('command', 'rm'),
                 ('connect_timeout', 0), ('stall_timeout', '60'),
                 ('time_limit', 0), ('time_limit', 86401),
+                ('verified', 1), ('verified', None), ('verified', 'yes'),
             ):
                 self.assertRaises(
                     ValueError, nova.privsep.rbd.export, self.fifo,
-                    **(ARGUMENTS | {name: value}))
+                    **(EXPORT | {name: value}))
             for path in BAD_PATHS:
                 self.assertRaises(
-                    ValueError, nova.privsep.rbd.export, path, **ARGUMENTS)
+                    ValueError, nova.privsep.rbd.export, path, **EXPORT)
             child.assert_not_called()
 
     def test_a_file_is_never_touched(self) -> None:
@@ -584,6 +594,160 @@ class TestExport(PrivsepRbdTestCase):
         self.fail('%d is still there' % pid)
 
 
+class TestUnverified(PrivsepRbdTestCase):
+    """A snapshot that is not there any more is not exported."""
+
+    BEFORE = ('{"block_name_prefix": "rbd_data.1"}',
+              '[{"name": "other", "id": 3}, {"name": "snap", "id": 4}]')
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.MockPatchObject(
+            nova.privsep.rbd, '_check_roots_own'))
+        # A shell script in the place of what would run rbd.
+        self.program = pathlib.Path(self.directory, 'setpriv')
+        self.set('_CONFINED', (str(self.program),))
+
+    def answer(self, info: str, snapshots: str) -> None:
+        """Have Ceph answer that, from now on."""
+        for name, text in (('info', info), ('snap', snapshots)):
+            pathlib.Path(self.directory, name).write_text(text)
+
+    def export(
+        self, script: str = 'echo bytes', after: tuple[str, str] = BEFORE,
+        **changes: ty.Any,
+    ) -> rbd_errors.Outcome:
+        """Export; meanwhile the answers of Ceph change."""
+        for name, text in zip(('info', 'snap'), after):
+            pathlib.Path(self.directory, f'{name}.new').write_text(text)
+        self.program.write_text(
+            '#!/bin/sh\n'
+            f'cd {self.directory}; echo "$*" >> commands; shift\n'
+            'case $1 in\n'
+            'export*) ' + script + '; status=$?\n'
+            'for name in info snap; do mv $name.new $name; done\n'
+            'exit $status;;\n'
+            '*) [ -s $1 ] || { echo "' + SENTENCE + '" >&2; exit 5; }\n'
+            'cat $1;;\n'
+            'esac\n')
+        self.program.chmod(0o755)
+        reader = Reader(self.fifo).start()
+        try:
+            return nova.privsep.rbd.export(
+                self.fifo, **(EXPORT | {'verified': False} | changes))
+        finally:
+            self.content = reader.close()
+
+    def commands(self) -> list[str]:
+        """What was run, each up to its options."""
+        path = pathlib.Path(self.directory, 'commands')
+        text = path.read_text() if path.exists() else ''
+        return [line.partition(' --')[0] for line in text.splitlines()]
+
+    def test_undisturbed(self) -> None:
+        for command in ('export', 'export-diff'):
+            self.answer(*self.BEFORE)
+            self.assertEqual(NOTHING_SAID, self.export(command=command))
+            self.assertEqual(b'bytes\n', self.content)
+            self.assertEqual(
+                ['rbd info', 'rbd snap ls', f'rbd {command}', 'rbd info',
+                 'rbd snap ls'], self.commands()[-5:])
+
+    def test_verified_costs_nothing(self) -> None:
+        self.assertEqual(NOTHING_SAID, self.export(verified=True))
+        self.assertEqual(['rbd export'], self.commands())
+
+    def test_how_it_looks(self) -> None:
+        self.answer(*self.BEFORE)
+        self.export()
+        info, listing = pathlib.Path(
+            self.directory, 'commands').read_text().splitlines()[:2]
+        options = (
+            ' --conf /etc/ceph/ceph.conf --pool images --image cafe '
+            '--id nova --client-mount-timeout 5 --rados-mon-op-timeout 5 '
+            '--rados-osd-op-timeout 3840 --admin-socket= --log-file= '
+            '--log-to-file=false --format json')
+        self.assertEqual(('rbd info' + options, 'rbd snap ls' + options),
+                         (info, listing))
+
+    def test_gone_or_another_one(self) -> None:
+        info, listing = self.BEFORE
+        for after in (
+            (info, '[]'), (info, '[{"name": "other", "id": 4}]'),
+            (info, '[{"name": "snap", "id": 5}]'),
+            ('{"block_name_prefix": "rbd_data.2"}', listing),
+            (info, 'null'), (info, '{}'), (info, '[null]'), (info, '['),
+            ('{}', listing), ('[]', listing), ('x', listing),
+            (info, '[{"name": "snap", "id": 4}, {"name": "snap", "id": 4}]'),
+        ):
+            self.answer(*self.BEFORE)
+            self.assertEqual(
+                (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
+                self.export(after=after), str(after))
+            self.assertEqual(b'bytes\n', self.content)
+
+    def test_cannot_be_asked_afterwards(self) -> None:
+        info, listing = self.BEFORE
+        for after in (('', listing), (info, '')):
+            self.answer(*self.BEFORE)
+            self.assertEqual(
+                (5, rbd_errors.Cause.SNAPSHOT_LOST, SENTENCE),
+                self.export(after=after))
+
+    def test_nothing_to_compare_with(self) -> None:
+        # Two times the same is not enough if it is nothing.
+        for info, listing in (('{}', '[]'), (self.BEFORE[0], '[]'),
+                              ('{}', self.BEFORE[1])):
+            self.answer(info, listing)
+            self.assertEqual(
+                (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
+                self.export(after=(info, listing)))
+
+    def test_cannot_be_asked_before(self) -> None:
+        info, listing = self.BEFORE
+        for before, ran in ((('', listing), 1), ((info, ''), 2)):
+            self.answer(*before)
+            pathlib.Path(self.directory, 'commands').unlink(missing_ok=True)
+            self.assertEqual((5, '', SENTENCE), self.export())
+            self.assertEqual(ran, len(self.commands()))
+            self.assertEqual(b'', self.content)
+
+    def test_export_fails(self) -> None:
+        self.answer(*self.BEFORE)
+        self.assertEqual(
+            (5, '', SENTENCE),
+            self.export(f'(echo "{SENTENCE}" >&2; exit 5)'))
+        self.assertEqual(3, len(self.commands()))
+
+    def test_long_answer(self) -> None:
+        # More than a pipe holds.
+        many = ','.join('{"name": "s%d", "id": %d}' % (number, number)
+                        for number in range(10, 5000))
+        answer = self.BEFORE[0], '[%s,{"name":"snap","id":4}]' % many
+        self.answer(*answer)
+        self.assertEqual(NOTHING_SAID, self.export(after=answer))
+
+    def test_reader_goes_while_it_looks(self) -> None:
+        self.answer(*self.BEFORE)
+        self.program.write_text(
+            f'#!/bin/sh\necho >{self.fifo}; exec sleep 600\n')
+        self.program.chmod(0o755)
+        reader = Reader(self.fifo).start(hang_up_after=1)
+        self.assertEqual(GONE, nova.privsep.rbd.export(
+            self.fifo, **(EXPORT | {'verified': False})))
+        reader.close()
+
+    def test_time_is_up_while_it_looks(self) -> None:
+        self.answer(*self.BEFORE)
+        self.program.write_text('#!/bin/sh\nexec sleep 600\n')
+        self.program.chmod(0o755)
+        reader = Reader(self.fifo).start()
+        self.assertEqual(
+            (-9, rbd_errors.Cause.TOO_LONG, ''), nova.privsep.rbd.export(
+                self.fifo, time_limit=1, **(EXPORT | {'verified': False})))
+        reader.close()
+
+
 class TestFsid(PrivsepRbdTestCase):
     """The other thing that a cluster can be asked for."""
 
@@ -594,7 +758,7 @@ class TestFsid(PrivsepRbdTestCase):
         # A shell script in the place of what would run ceph.
         self.program = pathlib.Path(self.directory, 'setpriv')
 
-    def fsid(self, script: str = '', **changes: ty.Any) -> tuple[int, str]:
+    def fsid(self, script: str = '', **changes: ty.Any) -> rbd_errors.Outcome:
         self.program.write_text('#!/bin/sh\n' + script)
         self.program.chmod(0o755)
         self.set('_CONFINED', (str(self.program),))
@@ -603,44 +767,68 @@ class TestFsid(PrivsepRbdTestCase):
             'connect_timeout': 5, **changes})
 
     def test_answer(self) -> None:
-        self.assertEqual((0, 'an-fsid'), self.fsid('echo an-fsid'))
+        self.assertEqual((0, '', FSID), self.fsid(f'echo {FSID}'))
         self.conf.assert_called_once_with('/etc/ceph/ceph.conf')
+
+    def test_answer_is_not_an_fsid(self) -> None:
+        for answer in ('hunter2', '', FSID + 'x', f'{FSID} {FSID}',
+                       "$(printf '\\377')"):
+            self.assertEqual((0, rbd_errors.Cause.NO_FSID, ''),
+                             self.fsid(f'echo "{answer}"'))
+
+    def told(self, script: str, **changes: ty.Any) -> str:
+        """What a script finds out that answers as ceph does."""
+        path = pathlib.Path(self.directory, 'told')
+        self.assertEqual((0, '', FSID), self.fsid(
+            f'({script}) > {path}; echo {FSID}', **changes))
+        return path.read_text()
 
     def test_what_is_run(self) -> None:
         self.assertEqual(
-            (0, 'ceph --conf /etc/ceph/ceph.conf --id nova '
-                '--connect-timeout 5 --admin-socket= --log-file= '
-                '--log-to-file=false fsid'), self.fsid('echo "$@"'))
+            'ceph --conf /etc/ceph/ceph.conf --id nova '
+            '--connect-timeout 5 --admin-socket= --log-file= '
+            '--log-to-file=false fsid\n', self.told('echo "$@"'))
         self.assertEqual(
-            (0, 'ceph --conf /etc/ceph/ceph.conf --connect-timeout 5 '
-                '--admin-socket= --log-file= --log-to-file=false fsid'),
-            self.fsid('echo "$@"', user=''))
+            'ceph --conf /etc/ceph/ceph.conf --connect-timeout 5 '
+            '--admin-socket= --log-file= --log-to-file=false fsid\n',
+            self.told('echo "$@"', user=''))
 
     def test_confined(self) -> None:
         self.assertEqual(
             ('setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
              '--inh-caps=-all', '--bounding-set=-all,+dac_read_search', '--'),
             nova.privsep.rbd._CONFINED)
-        status, out = self.fsid('env; umask; pwd; ls -l /proc/self/fd')
-        self.assertEqual(0, status)
+        out = self.told('env; umask; pwd; ls -l /proc/self/fd')
         lines = out.splitlines()
         for line in ('LC_ALL=C.UTF-8', '0077', '/'):
             self.assertIn(line, lines)
         self.assertNotIn('HOME=', out)
         self.assertNotIn(self.directory + '/', out.replace(
-            str(self.program), ''))
+            str(self.program), '').replace(f'{self.directory}/told', ''))
 
     def test_failure(self) -> None:
         key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
         self.assertEqual(
-            (13, 'no such key  (not shown)\ndenied'), self.fsid(
-                f'echo no such key {key} >&2; echo denied >&2; exit 13'))
+            (22, rbd_errors.Cause.BAD_KEY, ''), self.fsid(
+                f'echo "failed to decode key \'{key}\'" >&2; '
+                'echo "[errno 22] RADOS invalid argument (error connecting '
+                'to the cluster)" >&2; exit 1'))
+
+    def test_asked_again_where_the_cause_is_not_told(self) -> None:
+        count = pathlib.Path(self.directory, 'count')
+        script = (f'echo >> {count}; [ $(wc -l < {count}) -lt %d ] || '
+                  'echo "no keyring found" >&2; exit 13')
+        for told_at, cause, attempts in ((1, 'no-keyring', 1),
+                                         (3, 'no-keyring', 3), (4, '', 3)):
+            count.unlink(missing_ok=True)
+            self.assertEqual((13, cause, ''), self.fsid(script % told_at))
+            self.assertEqual(attempts, len(count.read_text()))
 
     def test_takes_too_long(self) -> None:
         self.set('_KILLED_SECONDS', -0.9)
-        status, said = self.fsid('exec sleep 60', connect_timeout=1)
-        self.assertEqual(nova.privsep.rbd.TOOK_TOO_LONG, status)
-        self.assertIn('it took longer than', said)
+        self.assertEqual(
+            (-9, rbd_errors.Cause.TOO_LONG, ''),
+            self.fsid('exec sleep 60', connect_timeout=1))
 
     def test_bad_arguments(self) -> None:
         for changes in (

@@ -205,7 +205,7 @@ class TestCeph(CheckTestCase):
         self.conf = self.replace(rbd, 'read_fsid', return_value=FSID)
         self.mine = self.replace(nova.privsep.rbd, 'check_conf')
         self.fsid = self.replace(
-            nova.privsep.rbd, 'fsid', return_value=(0, FSID))
+            nova.privsep.rbd, 'fsid', return_value=(0, '', FSID))
         self.known.privileged = True
         self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
 
@@ -249,16 +249,28 @@ class TestCeph(CheckTestCase):
     def test_bad_cluster(self) -> None:
         self.known.fsids[CONF] = FSID
         for outcome, detail, remedy in (
-            ((127, 'setpriv: failed to execute ceph: No such file'),
-             'cannot be run: .*failed to execute', 'Install ceph-common'),
-            ((124, 'killed'), 'No monitor answered within 7 s', 'mon host'),
-            ((1, '[errno 110] RADOS timed out (error connecting)'),
-             'No monitor answered', 'mon host'),
-            ((1, '2026-11-23T06:03:01.987+0000 7f7c67fff6c0 -1 auth: bad\n'
-                 '[errno 13] RADOS permission denied'),
-             r'^client.nova cannot connect: auth: bad \| \[errno 13\] RADOS',
+            ((127, 'not-run', ''), '^ceph is not installed on this host',
+             'Install ceph-common'),
+            ((-9, 'too-long', ''), '^no monitor answered within 7 seconds$',
+             'mon host'),
+            ((1, 'no-answer', ''), '^no monitor answered within 7 seconds$',
+             'mon host'),
+            ((22, 'no-monitor', ''), 'mon host .* yields no address$',
+             f'Correct {CONF}. Run "rbd --conf {CONF} ls"'),
+            ((1, 'bad-conf', ''), '^client.nova cannot connect: ceph.conf '
+             'cannot be parsed$', f'Correct {CONF}'),
+            ((22, 'new-key', ''), 'ceph auth rotate client.nova', 'Upgrade'),
+            ((13, 'refused', ''),
+             r'^client.nova cannot connect: ceph fsid ended with status 13 '
+             r'\(Permission denied\): the monitors refuse client.nova',
              'ceph auth get client.nova'),
-            ((0, test_rbd.OTHER_FSID),
+            ((5, 'bad-key', ''), 'the key cannot be decoded$',
+             'ceph auth get client.nova'),
+            ((5, '', ''), r'status 5 \(Input/output error\)$',
+             'ceph auth get client.nova'),
+            ((0, 'no-fsid', ''), 'its answer is not an fsid$',
+             'ceph auth get client.nova'),
+            ((0, '', test_rbd.OTHER_FSID),
              f'leads to the cluster {test_rbd.OTHER_FSID}', 'Correct fsid'),
         ):
             self.fsid.return_value = outcome
@@ -427,15 +439,18 @@ class TestRead(CheckTestCase):
                 '^$', check_image.check_read)
 
     def test_not_read(self) -> None:
-        for reason, remedy in (
-            ('(1) Operation not permitted',
+        for error, remedy in (
+            (rbd.ExportError('rights', 1, ''),
              "auth get client.nova\" .* pool=images' .*replaces all"),
-            ('(13) Permission denied', 'ceph auth caps'),
-            ('(2) No such file or directory', 'not in Ceph any more'),
-            ('No byte came for 60 seconds', 'ceph health detail'),
+            (rbd.ExportError('rights', 13, ''), 'ceph auth caps'),
+            (rbd.ExportError('no file', 2, ''), 'not in Ceph any more'),
+            (rbd.ExportError('no key', 13, 'refused'), 'ceph health detail'),
+            (rbd.ExportError('no key', 2, 'no-keyring'), 'health detail'),
+            (transfer.SourceError(reason='No byte came for 60 seconds'),
+             'ceph health detail'),
         ):
-            self.open.side_effect = transfer.SourceError(reason=reason)
-            self.assert_found(Verdict.FAILED, reason[4:], remedy,
+            self.open.side_effect = error
+            self.assert_found(Verdict.FAILED, str(error), remedy,
                               check_image.check_read)
 
     def test_not_tried(self) -> None:
