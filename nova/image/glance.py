@@ -401,6 +401,7 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext, image_id: str,
         data: ty.BinaryIO | None = None, dst_path: str | None = None,
         trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
+        replace: bool = True,
     ) -> Iterable[bytes] | None:
         """Fetch an image's data.
 
@@ -415,6 +416,8 @@ class GlanceImageServiceV2:
         :param trusted_certs: ids of certificates, one of which must be behind
             the one that signed the image; by default those of ``[glance]
             default_trusted_certificate_ids`` if they are to be validated
+        :param replace: if False, dst_path must not exist, and what appears
+            there during the download is left as it is
         :returns: None, or with neither data nor dst_path the image's chunks
         :raises cryptography.exceptions.InvalidSignature: the signature is not
             of these bytes
@@ -425,12 +428,13 @@ class GlanceImageServiceV2:
         :raises nova.exception.CouldNotFetchImage: it did not come whole
         :raises nova.exception.ImageUnacceptable: it has no data, or its hash
             is not the recorded one
+        :raises FileExistsError: replace is False, and dst_path exists
         :raises OSError: the file cannot be written
         """
         # Find out whether it can be verified before it is fetched.
         verifier = self._get_verifier(context, image_id, trusted_certs)
-        if data is None and dst_path and transfer.is_plain_destination(
-                dst_path):
+        if data is None and dst_path and (
+                not replace or transfer.is_plain_destination(dst_path)):
             image = self.show(context, image_id,
                               include_locations=bool(self._handlers))
             if verifier is None:
@@ -439,7 +443,8 @@ class GlanceImageServiceV2:
                 expected = verify.signature(
                     verifier, lambda: self._make_verifier(
                         context, image_id, _to_trust(trusted_certs)))
-            self._download_to_file(context, image, dst_path, expected)
+            self._download_to_file(
+                context, image, dst_path, expected, replace)
             return None
         chunks = self._request_data(context, image_id)
         return self._stream(image_id, chunks, verifier, data, dst_path)
@@ -447,6 +452,7 @@ class GlanceImageServiceV2:
     def _download_to_file(
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
+        replace: bool,
     ) -> None:
         size = image.get('size') or None
         for scheme, url in self._direct_urls(context, image):
@@ -456,7 +462,7 @@ class GlanceImageServiceV2:
                 with handler(image, url, path) as source:
                     self._transfer(
                         image, scheme, source, path,
-                        verify.for_direct_download(expected))
+                        verify.for_direct_download(expected), replace)
                 return
             except OSError:
                 # It is the destination's: no other source would help.
@@ -474,7 +480,8 @@ class GlanceImageServiceV2:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})
             with contextlib.closing(http.ChunkSource(chunks)) as source:
-                self._transfer(image, 'http', source, path, expected)
+                self._transfer(
+                    image, 'http', source, path, expected, replace)
         except transfer.SourceError as error:
             raise exception.CouldNotFetchImage(
                 _('Could not fetch image %(image)s over HTTP: %(reason)s') %
@@ -505,11 +512,12 @@ class GlanceImageServiceV2:
     @staticmethod
     def _transfer(
         image: metadata.ImageMeta, name: str, source: transfer.Source,
-        path: str, expected: verify.Expectation,
+        path: str, expected: verify.Expectation, replace: bool,
     ) -> None:
         report = transfer.transfer(
             source, path, expected.start(), size=image.get('size') or None,
-            progress=_ProgressLog(image['id'], name, observe.current()))
+            progress=_ProgressLog(image['id'], name, observe.current()),
+            replace=replace)
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
             '%(written)d bytes written, in %(seconds).2f s, %(rate).1f MiB/s, '
