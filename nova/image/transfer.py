@@ -251,7 +251,7 @@ class Destination:
         return self._committed is not None
 
     def retract(self) -> None:
-        """Take the name back that commit() gave; the file may be closed."""
+        """Remove the name that commit() gave, also of a closed file."""
         if self._committed is not None:
             _unlink_file(self._committed, self._path)
 
@@ -478,7 +478,8 @@ class _Work:
 
     def run(self) -> Report:
         """Do all of it, unless it was stopped before it began."""
-        # In this order, as stop() does the opposite: one of them notices.
+        # stop() sets _stopped before it reads _running. In this order, at
+        # least one of the two threads notices the other.
         self._running = True
         try:
             self._check_wanted()
@@ -508,7 +509,7 @@ class _Work:
             try:
                 time.sleep(_STOP_PAUSE)
             except BaseException as exc:
-                # Killed once more, which makes no difference to the work.
+                # A second kill does not end the work any sooner.
                 again = exc
         if again is not None:
             raise again
@@ -517,7 +518,8 @@ class _Work:
         if self._running:
             return True
         if self._retraction is None and self._destination.is_committed:
-            # Done before it noticed. Filesystems can hang, so not here.
+            # The work ended before it could notice. A file system can hang,
+            # so the hub must not remove the name itself.
             self._retraction = native('threading').Thread(
                 target=self._destination.retract, name='image-retract',
                 daemon=True)

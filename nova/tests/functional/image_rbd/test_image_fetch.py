@@ -173,7 +173,9 @@ class TestImageFetch(base.LabTestCase):
 
         delay(1)
         self.addCleanup(delay, 0)
-        command = self.start('--to', self.out('interrupted'), image_id)
+        command = self.host.start(
+            self.program, '--config-file', self.host.conf, '--to',
+            self.out('interrupted'), image_id)
         self.wait_for_export()
         command.send(signal.SIGINT)
         _status, out, err = self.end(command, 130)
@@ -182,11 +184,11 @@ class TestImageFetch(base.LabTestCase):
             'Fetching by rbd\nnova-image-fetch: interrupted\n', err)
         self.assertEqual([], os.listdir(self.out().parent))
         # Another process creates the file that it is to make.
-        command = self.start('--to', self.out(), image_id)
+        other = self.start('--to', self.out(), image_id)
         self.wait_for_export()
         self.out().write_bytes(b'of another process')
         delay(0)
-        _status, out, err = self.end(command, 3)
+        _status, out, err = self.end(other, 3)
         self.assertEqual(
             ('', f'Fetching by rbd\nnova-image-fetch: {self.out()} exists '
              'already. Remove it, or choose another path.\n'), (out, err))

@@ -880,11 +880,14 @@ class TestAppearedInTheMeantime(TransferTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_kept_when_the_source_fails(self) -> None:
+        def fail() -> Exception:
+            self.make(self.OTHER)
+            return broken_cable()
+
         self.assertRaises(
-            RuntimeError, transfer.transfer,
-            MemorySource([(0, b'x')], failure=lambda: (
-                self.make(self.OTHER) or RuntimeError())),
-            self.path, replace=False)
+            transfer.SourceError, transfer.transfer,
+            MemorySource([(0, b'x')], failure=fail), self.path,
+            replace=False)
         self.assertEqual(self.OTHER, self.content())
 
     def test_none_is_there(self) -> None:
@@ -951,12 +954,13 @@ class Killing(fixtures.Fixture):
     def _setUp(self) -> None:
         self._eventlet = compat.eventlet()
         self._green: dict[Victim, ty.Any] = {}
+        self._threads: list[threading.Thread] = []
         self._gate = transfer.native('threading').Event()
         self._gate.set()
         if self._eventlet is None:
             self.useFixture(fixtures.MockPatchObject(
                 compat, 'in_native_thread', self._in_thread))
-        self.addCleanup(self._gate.set)
+        self.addCleanup(self.free)
 
     def start(self, call: Callable[[], object]) -> Victim:
         victim = Victim(call)
@@ -991,13 +995,16 @@ class Killing(fixtures.Fixture):
         threads = [self._eventlet.spawn(tpool.execute, work)
                    for _number in range(tpool._nthreads)]
         self.addCleanup(lambda: [thread.wait() for thread in threads])
+        self.addCleanup(self.free)
         wait_until(lambda: len(started) == len(threads))
 
     def free(self) -> None:
         """Let what is queued begin, and end."""
         self._gate.set()
+        for thread in self._threads:
+            thread.join(60)
         if self._eventlet is not None:
-            # Queued behind it.
+            # This is queued behind it.
             self._eventlet.tpool.execute(os.getpid)
 
     def _in_thread(self, work: Callable[[], ty.Any]) -> Callable[[], ty.Any]:
@@ -1014,7 +1021,7 @@ class Killing(fixtures.Fixture):
         def call() -> ty.Any:
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
-            self.addCleanup(thread.join, 60)
+            self._threads.append(thread)
             victim = threading.current_thread().victim  # type: ignore
             while thread.is_alive():
                 if victim.killed.is_set():
@@ -1167,7 +1174,7 @@ class TestKilled(KilledTestCase):
         if not {*_NAMING} & {*before}:
             self.assertFalse({*_NAMING} & {*steps.calls}, steps.calls)
         self.assertEqual([], os.listdir(self.directory),
-                         (number, steps.reached, after))
+                         str((number, steps.reached, after)))
         self.leaks.check()
 
     def kill_at_every_call(self, replace: bool) -> None:
@@ -1411,7 +1418,7 @@ class TestInterrupted(KilledTestCase):
                     self.assertEqual(self.IMAGE, self.content())
                     os.unlink(self.path)
                 self.assertEqual([], os.listdir(self.directory),
-                                 (number, call, after, replace))
+                                 str((number, call, after, replace)))
                 if call is None:
                     break
             self.assertGreater(number, 8)
