@@ -432,6 +432,7 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext, image_id: str,
         data: ty.BinaryIO | None = None, dst_path: str | None = None,
         trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
+        replace: bool = True,
     ) -> Iterable[bytes] | None:
         """Fetch an image's data.
 
@@ -448,6 +449,8 @@ class GlanceImageServiceV2:
         :param trusted_certs: ids of certificates, one of which must be behind
             the one that signed the image; by default those of ``[glance]
             default_trusted_certificate_ids`` if they are to be validated
+        :param replace: if False, dst_path must not exist, and what appears
+            there during the download is left as it is
         :returns: None, or with neither data nor dst_path an iterator over the
             image's chunks; where a signature is asked for, it yields the last
             chunk only after the signature was verified, and raises what is
@@ -465,12 +468,13 @@ class GlanceImageServiceV2:
         :raises nova.exception.ImageUnacceptable: it has no data, its hash
             cannot be computed, or two sources delivered the same bytes, which
             do not have the recorded hash
+        :raises FileExistsError: replace is False, and dst_path exists
         :raises OSError: the file cannot be written
         """
         # Find out whether it can be verified before it is fetched.
         verifier = self._get_verifier(context, image_id, trusted_certs)
-        if data is None and dst_path and transfer.is_plain_destination(
-                dst_path):
+        if data is None and dst_path and (
+                not replace or transfer.is_plain_destination(dst_path)):
             found = self._get(context, image_id)
             image = self._translate(
                 found, include_locations=bool(self._handlers))
@@ -482,7 +486,8 @@ class GlanceImageServiceV2:
                 expected = verify.signature(
                     verifier, lambda: self._make_verifier(
                         context, image_id, _to_trust(trusted_certs)))
-            self._download_to_file(context, image, dst_path, expected)
+            self._download_to_file(
+                context, image, dst_path, expected, replace)
             return None
         chunks = self._request_data(context, image_id)
         return self._stream(image_id, chunks, verifier, data, dst_path)
@@ -490,6 +495,7 @@ class GlanceImageServiceV2:
     def _download_to_file(
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
+        replace: bool,
     ) -> None:
         size = image['size']
         wrong_hashes = set()
@@ -501,7 +507,8 @@ class GlanceImageServiceV2:
             try:
                 with handler(image, url, path, verified=verified) as source:
                     self._transfer(
-                        image, scheme, source, path, expected_directly)
+                        image, scheme, source, path, expected_directly,
+                        replace)
                 return
             except OSError:
                 # It is the destination's: no other source would help.
@@ -521,7 +528,8 @@ class GlanceImageServiceV2:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})
             with contextlib.closing(http.ChunkSource(chunks)) as source:
-                self._transfer(image, 'http', source, path, expected)
+                self._transfer(
+                    image, 'http', source, path, expected, replace)
         except transfer.SourceError as error:
             if (isinstance(error, verify.WrongHash) and
                     error.found in wrong_hashes):
@@ -628,11 +636,12 @@ class GlanceImageServiceV2:
     @staticmethod
     def _transfer(
         image: metadata.ImageMeta, name: str, source: transfer.Source,
-        path: str, expected: verify.Expectation,
+        path: str, expected: verify.Expectation, replace: bool,
     ) -> None:
         report = transfer.transfer(
             source, path, expected.start(), size=image['size'],
-            progress=_ProgressLog(image['id'], name, observe.current()))
+            progress=_ProgressLog(image['id'], name, observe.current()),
+            replace=replace)
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
             '%(written)d bytes written, in %(seconds).2f s, %(rate).1f MiB/s, '

@@ -312,7 +312,7 @@ class _Export:
         look_up = 0 if verified else 2 * connect
         self._stall = CONF.glance.rbd_stall_timeout + look_up
         self._patience = max(self._stall, connect + look_up)
-        self._began = False
+        self._began = self._ended = False
         self._failure: ExportError | str | None = _(
             'The export was interrupted')
         self._resources = contextlib.ExitStack()
@@ -383,25 +383,28 @@ class _Export:
             self._remove_fifo()
         count = os.readv(self._reader, [buffer]) if buffer else 0
         if not count:
-            self.check()
+            self._ended = bool(buffer)
+            self.finish()
         return count
 
     def interrupt(self) -> None:
         """End a readinto() that waits in another thread."""
         os.eventfd_write(self._interruption, 1)
 
-    def join(self) -> None:
-        """Wait until the export is over; see check()."""
-        self._call.join()
-        self.check()
+    def finish(self) -> None:
+        """Raise SourceError unless the export succeeded and was read whole.
 
-    def check(self) -> None:
-        """Raise SourceError if the export failed."""
+        The outcome is known when the stream ends: nothing has to wait for the
+        call, which a native thread cannot do under eventlet.
+        """
         match self._failure:
             case ExportError() as error:
                 raise ExportError(str(error), error.status, error.cause)
             case str() as reason:
                 raise transfer.SourceError(reason=reason)
+        if not self._ended:
+            raise transfer.SourceError(
+                reason=_('The export was not read to its end'))
 
     def _remove_fifo(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -490,7 +493,7 @@ class _DenseSource:
 
     def __init__(self, export: _Export) -> None:
         self.readinto = export.readinto
-        self.finish = export.join
+        self.finish = export.finish
         self.interrupt = export.interrupt
 
     def extents(self) -> Iterator[tuple[int, int | None]]:
@@ -503,5 +506,5 @@ class _SparseSource(rbd_diff.Decoder):
 
     def __init__(self, export: _Export, snapshot: str) -> None:
         super().__init__(export.readinto, snapshot)
-        self.finish = export.join
+        self.finish = export.finish
         self.interrupt = export.interrupt

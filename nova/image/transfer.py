@@ -17,6 +17,7 @@ import importlib
 import mmap
 import os
 import stat
+import threading
 import time
 from types import ModuleType
 from types import TracebackType
@@ -113,41 +114,41 @@ class Report:
 def transfer(
     source: Source, path: str, verifier: Verifier | None = None,
     size: int | None = None, progress: Progress | None = None,
+    replace: bool = True,
 ) -> Report:
     """Make the file at path from a source, or leave nothing there.
 
-    What stood at path is replaced. The file and its directory are synced
-    before this returns. Until then the image has no name, or, where the
-    filesystem cannot do without, the name of path with a dot before and
-    ``.partial`` behind it, which is removed on failure; only a killed process
-    can leave that one, and the next transfer to path removes it.
+    The file and its directory are synced before this returns. Until then the
+    image has no name, or, where the filesystem cannot do without, the name of
+    path with a dot before and ``.partial`` behind it, which is removed on
+    failure; only a killed process can leave that one, and the next transfer
+    to path removes it.
+
+    All of it is one piece of work, which under eventlet a native thread does,
+    so that a filesystem that hangs does not stop the hub. A green thread that
+    is killed while it waits for the work ends when the work has ended.
 
     Not guaranteed: that two transfers to one path at the same time both
     succeed. Nova holds a lock on the image in that case.
 
-    Under eventlet the blocking work is done by native threads.
-
     :param verifier: a fresh one, or None to take the bytes as they come
     :param size: bytes that the image must have; None: not known
-    :param progress: told how far it is, at most once for each block
+    :param progress: told how far it is, at most once for each block, by the
+        thread that does the work
+    :param replace: remove what is at path, before anything is written; if
+        False, a file at path is never removed or replaced
+    :raises FileExistsError: replace is False, and path exists
     :raises SourceError: the source failed, or is not of the right size
     :raises OSError: the file cannot be written
     :raises Exception: whatever the verifier raises
     """
-    started = time.monotonic()
-    with _naming(path), Destination(path) as destination:
-        copy = _Copy(source, destination, verifier, size, progress)
+    work = _Work(source, Destination(path, replace), verifier, size, progress)
+    with _naming(path):
         try:
-            compat.in_native_thread(copy.run)()
+            return compat.in_native_thread(work.run)()
         except BaseException:
-            copy.stop()
+            work.stop()
             raise
-        source.finish()
-        if verifier is not None:
-            verifier.verify()
-        compat.in_native_thread(destination.commit)()
-        return Report(copy.size, destination.written,
-                      time.monotonic() - started)
 
 
 @contextlib.contextmanager
@@ -180,34 +181,36 @@ class Destination:
     push the guests' pages out of memory, and through the page cache if not.
     """
 
-    def __init__(self, path: str) -> None:
-        self._directory, self._name = os.path.split(os.path.abspath(path))
+    def __init__(self, path: str, replace: bool = True) -> None:
+        self._path = os.path.abspath(path)
+        self._directory, self._name = os.path.split(self._path)
         self._partial = '.%s.partial' % self._name
-        self._fds = contextlib.ExitStack()
+        self._replace = replace
+        self._resources = contextlib.ExitStack()
         self._fd = self._dir_fd = -1
-        self._has_name = False
+        self._has_partial = False
+        self._committed: os.stat_result | None = None
         #: Bytes written so far.
         self.written = 0
 
     def __enter__(self) -> Self:
-        with self._fds:
+        with self._resources:
             self._dir_fd = self._own(os.open(
                 self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             # First, since what is left may have filled the disk.
-            self._unlink(self._name)
+            if self._replace:
+                self._unlink(self._name)
             self._unlink(self._partial)
             direct = nova.privsep.utils.supports_direct_io(self._directory)
-            self._fd = self._own(self._create(os.O_DIRECT if direct else 0))
-            self._fds = self._fds.pop_all()
+            self._create(os.O_DIRECT if direct else 0)
+            self._resources = self._resources.pop_all()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None,
         exc: BaseException | None, traceback: TracebackType | None,
     ) -> None:
-        with self._fds:
-            if self._has_name:
-                self._unlink(self._partial)
+        self._resources.close()
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write data; offset, length and memory must be aligned."""
@@ -222,52 +225,89 @@ class Destination:
         self.written = min(self.written, size)
         os.fsync(self._fd)
 
-    def commit(self) -> None:
-        """Give the file its name, durably."""
-        if self._has_name:
-            self._check_partial()
-        else:
-            # With a directory descriptor this is linkat(2), which unlike
-            # link(2) follows the link that /proc has.
-            os.link('/proc/self/fd/%d' % self._fd, self._partial,
-                    src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd,
-                    follow_symlinks=True)
-            self._has_name = True
-        os.replace(self._partial, self._name,
-                   src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
-        self._has_name = False
+    def commit(self, last_check: Callable[[], None]) -> None:
+        """Give the file its name, durably.
+
+        :param last_check: called immediately before; if it raises, the file
+            gets no name
+        :raises FileExistsError: the name is another file's, which must not be
+            replaced
+        """
+        file = os.fstat(self._fd)
+        if self._has_partial:
+            self._check_partial(file)
+        last_check()
         try:
+            self._give_name()
             self._sync_directory()
+            self._committed = file
         except BaseException:
-            self._unlink(self._name)
+            _unlink_file(file, self._name, self._dir_fd)
             raise
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether the file has its name."""
+        return self._committed is not None
+
+    def retract(self) -> None:
+        """Remove the name that commit() gave, also of a closed file."""
+        if self._committed is not None:
+            _unlink_file(self._committed, self._path)
+
     def _own(self, fd: int) -> int:
-        self._fds.callback(os.close, fd)
+        self._resources.callback(os.close, fd)
         return fd
 
-    def _create(self, direct: int) -> int:
+    def _create(self, direct: int) -> None:
         flags = os.O_WRONLY | os.O_CLOEXEC | direct
         try:
-            return os.open('.', flags | os.O_TMPFILE, 0o666,
-                           dir_fd=self._dir_fd)
+            self._fd = self._own(os.open(
+                '.', flags | os.O_TMPFILE, 0o666, dir_fd=self._dir_fd))
+            return
         except OSError as exc:
             if exc.errno not in _NO_TMPFILE:
                 raise
-        fd = os.open(self._partial,
-                     flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666,
-                     dir_fd=self._dir_fd)
-        self._has_name = True
-        return fd
+        self._fd = self._own(os.open(
+            self._partial, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
+            0o666, dir_fd=self._dir_fd))
+        self._has_partial = True
+        self._resources.callback(self._remove_partial)
 
-    def _check_partial(self) -> None:
+    def _give_name(self) -> None:
+        if self._has_partial and self._replace:
+            os.replace(self._partial, self._name,
+                       src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+            return
+        self._link()
+        if self._has_partial:
+            self._remove_partial()
+
+    def _link(self) -> None:
+        while True:
+            try:
+                # With a directory descriptor this is linkat(2), which unlike
+                # link(2) follows the link that /proc has.
+                os.link('/proc/self/fd/%d' % self._fd, self._name,
+                        src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd,
+                        follow_symlinks=True)
+                return
+            except FileExistsError as exc:
+                if not self._replace:
+                    raise FileExistsError(
+                        exc.errno, exc.strerror, self._path) from None
+            self._unlink(self._name)
+
+    def _check_partial(self, file: os.stat_result) -> None:
         there = os.stat(self._partial, dir_fd=self._dir_fd,
                         follow_symlinks=False)
-        if not os.path.samestat(os.fstat(self._fd), there):
-            self._has_name = False
+        if not os.path.samestat(file, there):
             raise FileExistsError(
-                errno.EEXIST, _('Somebody else writes this file too'),
+                errno.EEXIST, _('Another process writes this file, too'),
                 os.path.join(self._directory, self._partial))
+
+    def _remove_partial(self) -> None:
+        _unlink_file(os.fstat(self._fd), self._partial, self._dir_fd)
 
     def _unlink(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -280,6 +320,16 @@ class Destination:
             # Some network filesystems have no such thing.
             if exc.errno != errno.EINVAL:
                 raise
+
+
+def _unlink_file(
+    file: os.stat_result, name: str, dir_fd: int | None = None,
+) -> None:
+    """Remove a name of this file, but not if it is another file's by now."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(file, os.stat(
+                name, dir_fd=dir_fd, follow_symlinks=False)):
+            os.unlink(name, dir_fd=dir_fd)
 
 
 def is_plain_destination(path: str) -> bool:
@@ -399,8 +449,12 @@ class _Stage:
             self._failure = exc
 
 
-class _Copy:
-    """The reading side of a transfer: fills blocks, hands them to stages."""
+class _Work:
+    """A transfer: one piece of work that can be stopped from outside.
+
+    One thread does all of it by run(): it fills blocks from the source, hands
+    them to stages, and has opened and closed the file when it returns.
+    """
 
     def __init__(
         self, source: Source, destination: Destination,
@@ -417,22 +471,68 @@ class _Copy:
         self._block: _Block | None = None
         self._running = False
         self._stopped = False
+        self._retraction: threading.Thread | None = None
         # Where the next byte belongs, and up to where it is handed over.
         self._position = 0
         self._handed = 0
 
-    @property
-    def size(self) -> int:
-        """Bytes of the image handed over."""
-        return self._handed
-
-    def run(self) -> None:
-        """Copy all of it, to a synced file that has no name yet."""
+    def run(self) -> Report:
+        """Do all of it, unless it was stopped before it began."""
+        # stop() sets _stopped before it reads _running. In this order, at
+        # least one of the two threads notices the other.
         self._running = True
+        try:
+            self._check_wanted()
+            started = time.monotonic()
+            with self._destination:
+                self._copy()
+                self._source.finish()
+                if self._verifier is not None:
+                    self._verifier.verify()
+                self._destination.commit(self._check_wanted)
+            return Report(self._handed, self._destination.written,
+                          time.monotonic() - started)
+        finally:
+            self._running = False
+
+    def stop(self) -> None:
+        """Return when the work has ended and the file has no name.
+
+        A green thread can be killed while a native one works for it, which
+        then must not go on: the descriptors of the source get closed.
+        """
+        self._stopped = True
+        if self._running:
+            self._source.interrupt()
+        again: BaseException | None = None
+        while self._is_ending():
+            try:
+                time.sleep(_STOP_PAUSE)
+            except BaseException as exc:
+                # A second kill does not end the work any sooner.
+                again = exc
+        if again is not None:
+            raise again
+
+    def _is_ending(self) -> bool:
+        if self._running:
+            return True
+        if self._retraction is None and self._destination.is_committed:
+            # The work ended before it could notice. A file system can hang,
+            # so the hub must not remove the name itself.
+            self._retraction = native('threading').Thread(
+                target=self._destination.retract, name='image-retract',
+                daemon=True)
+            self._retraction.start()
+        return self._retraction is not None and self._retraction.is_alive()
+
+    def _check_wanted(self) -> None:
+        if self._stopped:
+            raise SourceError(reason=_('Given up'))
+
+    def _copy(self) -> None:
+        """Copy all of it, to a synced file that has no name yet."""
         with contextlib.ExitStack() as stack:
-            stack.callback(setattr, self, '_running', False)
-            if self._stopped:
-                return
             # 32 MiB should not have to wait for the garbage collector: they
             # know each other, and an error knows them all.
             stack.callback(self._pool.clear)
@@ -440,23 +540,14 @@ class _Copy:
             self._start(stack, 'image-write', self._write, self._sync)
             if self._verifier is not None:
                 self._start(stack, 'image-verify', self._verify)
-            # Before these are waited for.
-            stack.callback(setattr, self, '_stopped', True)
-            self._read()
-            for stage in self._stages:
-                stage.join()
-
-    def stop(self) -> None:
-        """Return when nothing is read or written any more.
-
-        A green thread can be killed while a native one works for it, which
-        then must not go on: the descriptors it uses get closed.
-        """
-        self._stopped = True
-        if self._running:
-            self._source.interrupt()
-        while self._running:
-            time.sleep(_STOP_PAUSE)
+            try:
+                self._read()
+                for stage in self._stages:
+                    stage.join()
+            except BaseException:
+                # Before the stages are waited for.
+                self._stopped = True
+                raise
 
     def _start(
         self, stack: contextlib.ExitStack, name: str,
@@ -548,8 +639,7 @@ class _Copy:
 
     def _put(self, item: _Block | _Gap, end: int) -> None:
         self._handed = end
-        if self._stopped:
-            raise SourceError(reason=_('Given up'))
+        self._check_wanted()
         for stage in self._stages:
             stage.put(item)
         if self._progress is not None:

@@ -57,6 +57,8 @@ class Outcome:
     seconds: float | None = None
     #: MiB/s of the image.
     rate: float | None = None
+    #: Whether Nova inspected the format; None: not by this fetch.
+    inspected: bool | None = None
 
 
 class Recorder(observe.Observer):
@@ -101,7 +103,7 @@ class Recorder(observe.Observer):
         self._success = (source, report, verified)
         self._display.ends(source, report, verified)
 
-    def outcome(self, path: str) -> Outcome:
+    def outcome(self, path: str, inspected: bool) -> Outcome:
         """Say what came of it; without a success, it was in the cache."""
         if self._success is None:
             return Outcome(self._image_id, path, 'cache')
@@ -109,7 +111,7 @@ class Recorder(observe.Observer):
         return Outcome(
             self._image_id, path, source, tuple(self.failed), verified,
             report.size, report.written, round(report.seconds, 3),
-            round(report.size / 1024 ** 2 / report.seconds, 1))
+            round(report.size / 1024 ** 2 / report.seconds, 1), inspected)
 
 
 def choose_source(source: str) -> None:
@@ -145,9 +147,8 @@ def check_path(path: str) -> str:
     path = os.path.abspath(path)
     directory = os.path.dirname(path)
     if os.path.lexists(path):
-        problem = _('%s exists already. Remove it, or choose another '
-                    'path.') % path
-    elif not os.path.isdir(directory):
+        raise _exists(path)
+    if not os.path.isdir(directory):
         problem = _('The directory %s does not exist.') % directory
     elif not os.access(directory, os.W_OK | os.X_OK):
         problem = _('%(user)s, as whom this runs, cannot write to '
@@ -158,18 +159,32 @@ def check_path(path: str) -> str:
     raise errors.CommandError(problem, errors.Status.HOST)
 
 
+def _exists(path: str) -> errors.CommandError:
+    return errors.CommandError(
+        _('%s exists already. Remove it, or choose another path.') % path,
+        errors.Status.HOST)
+
+
 def to_path(
     context: nova_context.RequestContext, image_id: str, path: str,
     recorder: Recorder,
 ) -> Outcome:
-    """Fetch an image to a file, outside of the cache.
+    """Fetch an image to a new file, outside of the cache.
+
+    Nothing inspects the format, as the libvirt driver does before it uses an
+    image: it needs qemu-img for that, and leaves out kernels and ramdisks.
 
     :param path: of check_path()
-    :raises CommandError: it cannot be had; nothing is at path then
+    :raises CommandError: the image cannot be fetched, or a file has appeared
+        at path in the meantime, which is left there
     """
     with _sentences(image_id), observe.watched_by(recorder):
-        glance.API().download(context, image_id, dest_path=path)
-    return recorder.outcome(path)
+        try:
+            glance.get_default_image_service().download(
+                context, image_id, dst_path=path, replace=False)
+        except FileExistsError as exc:
+            raise _exists(path) from exc
+    return recorder.outcome(path, inspected=False)
 
 
 def to_cache(
@@ -203,7 +218,8 @@ def to_cache(
     with _sentences(image_id), observe.watched_by(recorder):
         fileutils.ensure_tree(directory)
         fill()
-    return recorder.outcome(path)
+    return recorder.outcome(
+        path, not CONF.workarounds.disable_deep_image_inspection)
 
 
 def cache_directory() -> str:

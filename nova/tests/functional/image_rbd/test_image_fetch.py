@@ -158,10 +158,10 @@ class TestImageFetch(base.LabTestCase):
         _status, out, err = ended
         document = jsonutils.loads(out)
         self.assertEqual(
-            ('http', 'sha512', SIZE, 3 * MIB, [], ''),
+            ('http', 'sha512', SIZE, 3 * MIB, [], False, ''),
             (document['source'], document['verified_by'],
              document['bytes'], document['written'], document['failed'],
-             err))
+             document['inspected'], err))
         self.assertEqual(path.read_bytes(), self.out().read_bytes())
         self.assertEqual(1, self.cloud.glance.downloads(self.raw_id))
 
@@ -179,14 +179,28 @@ class TestImageFetch(base.LabTestCase):
         command = self.host.start(
             self.program, '--config-file', self.host.conf, '--to',
             self.out('interrupted'), image_id)
-        self.assertTrue(process.wait_for(
-            lambda: bool(self.host.pids('rbd', 'export-diff')), TIMEOUT))
+        self.wait_for_export()
         command.send(signal.SIGINT)
         _status, out, err = self.end(command, 130)
         self.assertEqual('', out)
         self.assertEqual(
             'Fetching by rbd\nnova-image-fetch: interrupted\n', err)
         self.assertEqual([], os.listdir(self.out().parent))
+        # Another process creates the file that it is to make.
+        other = self.start('--to', self.out(), image_id)
+        self.wait_for_export()
+        self.out().write_bytes(b'of another process')
+        delay(0)
+        _status, out, err = self.end(other, 3)
+        self.assertEqual(
+            ('', f'Fetching by rbd\nnova-image-fetch: {self.out()} exists '
+             'already. Remove it, or choose another path.\n'), (out, err))
+        self.assertEqual(b'of another process', self.out().read_bytes())
+        self.assertEqual([self.out().name], os.listdir(self.out().parent))
+
+    def wait_for_export(self) -> None:
+        self.assertTrue(process.wait_for(
+            lambda: bool(self.host.pids('rbd', 'export-diff')), TIMEOUT))
 
     def findings(
         self, command: process.Command,

@@ -1081,6 +1081,40 @@ class TestSignatures(DownloadTestCase):
             verify_certificate.mock_calls)
 
 
+class TestNewFileOnly(DownloadTestCase):
+    """With replace=False, what is at the path stays, whatever it is."""
+
+    def assert_kept(self) -> None:
+        self.assertRaises(FileExistsError, self.download, replace=False)
+        self.assertEqual(['image'], os.listdir(self.directory))
+
+    def test_file(self) -> None:
+        handler = self.handle(RIGHT, RIGHT)
+        pathlib.Path(self.path).write_bytes(b'of another process')
+        self.assert_kept()
+        # The destination is at fault, so that no other source can help.
+        self.assertEqual(['mem://0'], handler.urls)
+        self.assertNotIn('data', self.glance.methods)
+        self.image['locations'] = []
+        self.assert_kept()
+        self.assertEqual(1, self.glance.methods.count('data'))
+        self.assertEqual(b'of another process',
+                         pathlib.Path(self.path).read_bytes())
+
+    def test_fifo(self) -> None:
+        os.mkfifo(self.path)
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        self.assert_kept()
+        # The green one waits for a writer.
+        self.assertEqual(b'', transfer.native('os').read(reader, 1))
+
+    def test_nothing(self) -> None:
+        self.handle(RIGHT)
+        self.download(replace=False)
+        self.assert_fetched(by_http=False)
+
+
 class TestOtherDestinations(DownloadTestCase):
     """A file object, a FIFO, or the caller: by HTTP, as it comes."""
 

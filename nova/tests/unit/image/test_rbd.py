@@ -639,8 +639,32 @@ class TestOpenSource(RbdTestCase):
                 with rbd.open_source(
                         image | {'disk_format': disk_format}, URL,
                         self.path, verified=True) as source:
+                    # The outcome is known at the end of the stream.
+                    self.assertRaises(
+                        transfer.SourceError, transfer.transfer, source,
+                        self.path)
                     self.assertRaisesRegex(
                         transfer.SourceError, 'status 5', source.finish)
+
+    def test_not_read_to_the_end(self) -> None:
+        """A good export must not pass for an image that was not read."""
+        image = {'id': IMAGE_ID}
+        for disk_format in ('qcow2', 'raw'):
+            export = FakeExport(test_rbd_diff.VALID)
+            with (mock.patch.object(nova.privsep.rbd, 'export', export),
+                  rbd.open_source(
+                      image | {'disk_format': disk_format}, URL,
+                      self.path, verified=True) as source):
+                end = time.monotonic() + 60
+                reason = ''
+                # It ends by itself, as its output fits into the pipe.
+                while 'not read to its end' not in reason:
+                    self.assertLess(time.monotonic(), end, reason)
+                    time.sleep(0.001)
+                    reason = str(self.assertRaises(
+                        transfer.SourceError, source.finish))
+                transfer.transfer(source, self.path)
+                source.finish()
 
     def test_reader_gives_up(self) -> None:
         """The export ends, and is waited for, when its bytes are refused."""
@@ -705,7 +729,18 @@ class TestOpenSource(RbdTestCase):
         self.assert_fifo_is_gone()
 
 
-class TestSlots(test.NoDBTestCase):
+class TestSlots(RbdTestCase):
+    def test_an_export_occupies_one(self) -> None:
+        self.flags(thread_pool_size=2, group='nova_sys_admin')
+        rbd._slots.cache_clear()
+        self.addCleanup(rbd._slots.cache_clear)
+        slot = ty.cast(threading.BoundedSemaphore, rbd._slots())
+        image = {'id': IMAGE_ID, 'disk_format': 'qcow2'}
+        with mock.patch.object(nova.privsep.rbd, 'export', FakeExport(b'x')):
+            with rbd.open_source(image, URL, self.path, verified=True):
+                self.assertFalse(slot.acquire(blocking=False))
+        self.assertTrue(slot.acquire(blocking=False))
+
     def test_one_thread_of_the_daemon_is_left_to_others(self) -> None:
         rbd._slots.cache_clear()
         self.addCleanup(rbd._slots.cache_clear)

@@ -17,6 +17,7 @@ import random
 import resource
 import stat
 import threading
+import time
 import types
 import typing as ty
 from unittest import mock
@@ -213,7 +214,7 @@ def naive_written(image: bytes) -> int:
 class TransferTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(LeakCheck())
+        self.leaks = self.useFixture(LeakCheck())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.path = os.path.join(self.directory, 'image')
 
@@ -223,6 +224,18 @@ class TransferTestCase(test.NoDBTestCase):
 
     def replace(self, where: object, name: str, new: object) -> None:
         self.useFixture(fixtures.MockPatchObject(where, name, new))
+
+    def forbid(self, flag: int, code: int) -> None:
+        """Have open(2) fail when it is called with this flag."""
+        real = os.open
+
+        def limited(path: str, flags: int, *args: ty.Any,
+                    **kwargs: ty.Any) -> int:
+            if flags & flag == flag:
+                raise OSError(code, os.strerror(code), path)
+            return real(path, flags, *args, **kwargs)
+
+        self.replace(os, 'open', limited)
 
     def content(self) -> bytes:
         return pathlib.Path(self.path).read_bytes()
@@ -579,18 +592,6 @@ class TestDestination(TransferTestCase):
     def fetch(self, image: bytes = b'image') -> None:
         transfer.transfer(MemorySource([(0, image)]), self.path)
 
-    def forbid(self, flag: int, code: int) -> None:
-        """Have open(2) fail when it is called with this flag."""
-        real = os.open
-
-        def limited(path: str, flags: int, *args: ty.Any,
-                    **kwargs: ty.Any) -> int:
-            if flags & flag == flag:
-                raise OSError(code, os.strerror(code), path)
-            return real(path, flags, *args, **kwargs)
-
-        self.replace(os, 'open', limited)
-
     def test_leftover_file_is_replaced(self) -> None:
         self.make(b'an old one, and a longer one')
         inode = os.stat(self.path).st_ino
@@ -718,21 +719,21 @@ class TestDestination(TransferTestCase):
                              pathlib.Path(precious).read_bytes())
             os.unlink(partial)
 
-    def test_somebody_else_takes_the_partial_name(self) -> None:
+    def test_another_process_takes_the_partial_name(self) -> None:
         self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
         partial = os.path.join(self.directory, '.image.partial')
 
         def intrude() -> None:
             os.unlink(partial)
-            self.make(b'of somebody else', partial)
+            self.make(b'of another process', partial)
 
         source = MemorySource([(0, b'image')])
         with mock.patch.object(source, 'finish', side_effect=intrude):
             self.assertRaisesRegex(
-                FileExistsError, 'Somebody else', transfer.transfer, source,
+                FileExistsError, 'Another process', transfer.transfer, source,
                 self.path)
         self.assertEqual(['.image.partial'], os.listdir(self.directory))
-        self.assertEqual(b'of somebody else',
+        self.assertEqual(b'of another process',
                          pathlib.Path(partial).read_bytes())
 
     def test_error_names_the_file(self) -> None:
@@ -806,7 +807,7 @@ class TestDurability(TransferTestCase):
     def test_synced_before_it_has_a_name_and_before_return(self) -> None:
         self.spy('pwrite', lambda fd, *_: 'write')
         self.spy('ftruncate', lambda fd, size: 'size')
-        self.spy('replace', lambda *_: 'name')
+        self.spy('link', lambda *_: 'name')
         self.spy('fsync', lambda fd: 'sync %s' % (
             'directory' if stat.S_ISDIR(os.fstat(fd).st_mode) else 'file'))
         transfer.transfer(
@@ -836,67 +837,600 @@ class TestDurability(TransferTestCase):
                     errno.EIO, 'the disk')):
                 self.assert_fails(OSError, 'the disk',
                                   MemorySource([(0, b'x')]))
+            # The second time without O_TMPFILE, which takes the other call.
+            self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
 
 
-class TestKilled(TransferTestCase):
-    """A green thread can be, while a native one does its work."""
+class TestAppearedInTheMeantime(TransferTestCase):
+    """Another file gets the name while the image is on its way."""
 
-    def test_native_thread_has_ended(self) -> None:
-        threads: list[threading.Thread] = []
+    OTHER = b'of another process'
 
-        def kill_the_caller(work: Callable[[], None]) -> Callable[[], None]:
-            def quiet() -> None:
-                with contextlib.suppress(transfer.SourceError):
-                    work()
+    def setUp(self) -> None:
+        super().setUp()
+        self.source = MemorySource([(0, b'image')])
+        self.useFixture(fixtures.MockPatchObject(
+            self.source, 'finish', side_effect=lambda: self.make(self.OTHER)))
 
-            def call() -> None:
-                thread = transfer.native('threading').Thread(target=quiet)
-                thread.start()
-                threads.append(thread)
-                raise KeyboardInterrupt
+    def keep(self, source: MemorySource) -> None:
+        error = self.assertRaises(
+            FileExistsError, transfer.transfer, source, self.path,
+            replace=False)
+        self.assertEqual(
+            f"[Errno {errno.EEXIST}] File exists: '{self.path}'", str(error))
 
-            return call
+    def test_kept(self) -> None:
+        self.keep(self.source)
+        self.assertEqual(self.OTHER, self.content())
+        self.assertEqual(['image'], os.listdir(self.directory))
 
-        self.replace(compat, 'in_native_thread', kill_the_caller)
-        source = MemorySource([(0, noise(transfer.BLOCK))], endless=True)
+    def test_kept_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        self.test_kept()
+
+    def test_kept_when_it_was_there_before(self) -> None:
+        self.make(self.OTHER)
+        self.keep(MemorySource([(0, b'image')]))
+        self.assertEqual(self.OTHER, self.content())
+
+    def test_link_is_kept(self) -> None:
+        os.symlink('nowhere', self.path)
+        self.keep(MemorySource([(0, b'image')]))
+        self.assertEqual('nowhere', os.readlink(self.path))
+        self.assertEqual(['image'], os.listdir(self.directory))
+
+    def test_kept_when_the_source_fails(self) -> None:
+        def fail() -> Exception:
+            self.make(self.OTHER)
+            return broken_cable()
+
         self.assertRaises(
-            KeyboardInterrupt, transfer.transfer, source, self.path)
-        threads[0].join(10)
-        self.assertFalse(threads[0].is_alive())
-        self.assertEqual([], os.listdir(self.directory))
+            transfer.SourceError, transfer.transfer,
+            MemorySource([(0, b'x')], failure=fail), self.path,
+            replace=False)
+        self.assertEqual(self.OTHER, self.content())
 
-    def test_waiting_read_is_interrupted(self) -> None:
-        event = transfer.native('threading').Event
-        waits, interrupted = event(), event()
+    def test_none_is_there(self) -> None:
+        for forbidden in (False, True):
+            if forbidden:
+                self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+            transfer.transfer(
+                MemorySource([(0, b'image')]), self.path, replace=False)
+            self.assertEqual(b'image', self.content())
+            self.assertEqual(['image'], os.listdir(self.directory))
+            os.unlink(self.path)
 
-        class Mute(MemorySource):
+    def test_replaced(self) -> None:
+        transfer.transfer(self.source, self.path)
+        self.assertEqual(b'image', self.content())
+        self.assertEqual(['image'], os.listdir(self.directory))
+
+    def test_replaced_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        self.test_replaced()
+
+
+class Killed(BaseException):
+    """Ends a thread wherever it is, as a signal or eventlet's kill does."""
+
+
+class Victim:
+    """A call in a thread that can be killed while it waits."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self.error: BaseException | None = None
+        self.has_ended = False
+        self.killed = transfer.native('threading').Event()
+
+    def run(self) -> None:
+        self.ident = transfer.native('threading').get_ident()
+        try:
+            self._call()
+        except BaseException as exc:
+            self.error = exc
+        self.has_ended = True
+
+    def wait(self) -> None:
+        wait_until(lambda: self.has_ended)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait, while green threads go on."""
+    end = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError('it does not happen')
+        time.sleep(0.001)
+
+
+class Killing(fixtures.Fixture):
+    """Starts calls in threads that can be killed while they wait.
+
+    On eventlet these are green threads. Threads cannot be killed: there the
+    wait for native work is made one that kill() ends.
+    """
+
+    def _setUp(self) -> None:
+        self._eventlet = compat.eventlet()
+        self._green: dict[Victim, ty.Any] = {}
+        self._threads: list[threading.Thread] = []
+        self._gate = transfer.native('threading').Event()
+        self._gate.set()
+        if self._eventlet is None:
+            self.useFixture(fixtures.MockPatchObject(
+                compat, 'in_native_thread', self._in_thread))
+        self.addCleanup(self.free)
+
+    def start(self, call: Callable[[], object]) -> Victim:
+        victim = Victim(call)
+        self.addCleanup(victim.wait)
+        if self._eventlet is not None:
+            self._green[victim] = self._eventlet.spawn(victim.run)
+        else:
+            thread = threading.Thread(target=victim.run, daemon=True)
+            thread.victim = victim  # type: ignore[attr-defined]
+            thread.start()
+            self.addCleanup(thread.join, 60)
+        return victim
+
+    def kill(self, victim: Victim) -> None:
+        """Kill it; it may go on to end what it began."""
+        if self._eventlet is not None:
+            self._eventlet.kill(self._green[victim], Killed)
+        victim.killed.set()
+
+    def occupy(self) -> None:
+        """Have native work wait in a queue until free()."""
+        self._gate.clear()
+        if self._eventlet is None:
+            return
+        tpool = self._eventlet.tpool
+        started: list[int] = []
+
+        def work() -> None:
+            started.append(1)
+            self._gate.wait(60)
+
+        threads = [self._eventlet.spawn(tpool.execute, work)
+                   for _number in range(tpool._nthreads)]
+        self.addCleanup(lambda: [thread.wait() for thread in threads])
+        self.addCleanup(self.free)
+        wait_until(lambda: len(started) == len(threads))
+
+    def free(self) -> None:
+        """Let what is queued begin, and end."""
+        self._gate.set()
+        for thread in self._threads:
+            thread.join(60)
+        if self._eventlet is not None:
+            # This is queued behind it.
+            self._eventlet.tpool.execute(os.getpid)
+
+    def _in_thread(self, work: Callable[[], ty.Any]) -> Callable[[], ty.Any]:
+        results: list[ty.Any] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            self._gate.wait(60)
+            try:
+                results.append(work())
+            except BaseException as exc:
+                errors.append(exc)
+
+        def call() -> ty.Any:
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            victim = threading.current_thread().victim  # type: ignore
+            while thread.is_alive():
+                if victim.killed.is_set():
+                    raise Killed
+                time.sleep(0.001)
+            if errors:
+                raise errors[0]
+            return results[0]
+
+        return call
+
+
+#: The system calls of a transfer that can hang.
+_CALLS = ('open', 'stat', 'fstat', 'unlink', 'pwrite', 'ftruncate', 'fsync',
+          'link', 'replace', 'close')
+_NAMING = ('link', 'replace')
+
+
+class Steps(fixtures.Fixture):
+    """Calls back at one of the system calls that a transfer makes.
+
+    Those of the thread that the test runs in are not counted.
+    """
+
+    def __init__(
+        self, number: int, callback: Callable[[], None], after: bool = False,
+        everywhere: bool = False,
+    ) -> None:
+        """Watch.
+
+        :param number: of the call, from 0; negative: none
+        :param callback: called by the thread that makes the call
+        :param after: whether it is called after the system call
+        :param everywhere: count the calls of the test's thread, too
+        """
+        self._number = number
+        self._callback = callback
+        self._after = after
+        self._everywhere = everywhere
+        self.calls: list[str] = []
+        self.threads: set[int] = set()
+
+    def _setUp(self) -> None:
+        self._own = transfer.native('threading').get_ident()
+        self._lock = transfer.native('threading').Lock()
+        for name in _CALLS:
+            self.useFixture(fixtures.MockPatchObject(
+                os, name, self._watched(name, getattr(os, name))))
+
+    @property
+    def reached(self) -> str:
+        """The system call that it is about; '' if it was not made."""
+        if 0 <= self._number < len(self.calls):
+            return self.calls[self._number]
+        return ''
+
+    def _watched(
+        self, name: str, real: Callable[..., ty.Any],
+    ) -> Callable[..., ty.Any]:
+        def call(*args: ty.Any, **kwargs: ty.Any) -> ty.Any:
+            ident = transfer.native('threading').get_ident()
+            if ident == self._own and not self._everywhere:
+                return real(*args, **kwargs)
+            with self._lock:
+                number = len(self.calls)
+                self.calls.append(name)
+                self.threads.add(ident)
+            chosen = number == self._number
+            if chosen and not self._after:
+                self._callback()
+            try:
+                return real(*args, **kwargs)
+            finally:
+                if chosen and self._after:
+                    self._callback()
+
+        return call
+
+
+class KillableSource(MemorySource):
+    """Knows when it is interrupted, and goes on as if it were not."""
+
+    def __init__(self, image: bytes) -> None:
+        super().__init__([(0, image)], endless=True)
+        self.interrupted = transfer.native('threading').Event()
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+class KilledTestCase(TransferTestCase):
+    IMAGE = noise(SMALL + 5)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use_small_blocks()
+        # Its own file is not of interest here: Nova's function removes it,
+        # unless a signal comes at that very moment.
+        self.replace(nova.privsep.utils, 'supports_direct_io',
+                     lambda _directory: True)
+        self.event = transfer.native('threading').Event
+
+
+class TestKilled(KilledTestCase):
+    """The waiting thread is killed; a native one does the work."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.killing = self.useFixture(Killing())
+
+    def start(
+        self, source: transfer.Source, replace: bool = True,
+        name: str = 'image',
+    ) -> Victim:
+        return self.killing.start(lambda: transfer.transfer(
+            source, os.path.join(self.directory, name), HashVerifier(),
+            replace=replace))
+
+    def kill_at(self, number: int, after: bool, replace: bool) -> Steps:
+        """Kill it at a system call, which hangs until the kill is known."""
+        reached, go_on = self.event(), self.event()
+
+        def hang() -> None:
+            reached.set()
+            if not go_on.wait(60):
+                raise AssertionError('the hub does not run')
+
+        with Steps(number, hang, after) as steps:
+            source = KillableSource(self.IMAGE)
+            victim = self.start(source, replace)
+            wait_until(lambda: reached.is_set() or victim.has_ended)
+            if reached.is_set():
+                self.killing.kill(victim)
+                wait_until(source.interrupted.is_set)
+                # What the work still needs is not taken away from it.
+                self.assertFalse(victim.has_ended)
+                go_on.set()
+            victim.wait()
+            if steps.reached:
+                self.assertIsInstance(victim.error, Killed)
+                self.assert_not_named(steps, number, after)
+            else:
+                self.assertIsNone(victim.error)
+        return steps
+
+    def assert_not_named(
+        self, steps: Steps, number: int, after: bool,
+    ) -> None:
+        before = steps.calls[:number + 1]
+        if not {*_NAMING} & {*before}:
+            self.assertFalse({*_NAMING} & {*steps.calls}, steps.calls)
+        self.assertEqual([], os.listdir(self.directory),
+                         str((number, steps.reached, after)))
+        self.leaks.check()
+
+    def kill_at_every_call(self, replace: bool) -> None:
+        for after in (False, True):
+            for number in itertools.count():
+                steps = self.kill_at(number, after, replace)
+                if not steps.reached:
+                    break
+            self.assertEqual(digest(self.IMAGE), digest(self.content()))
+            self.assertGreater(number, 8, steps.calls)
+            self.assertNotIn(
+                transfer.native('threading').get_ident(), steps.threads)
+            os.unlink(self.path)
+
+    def test_at_every_call(self) -> None:
+        for replace in (True, False):
+            self.kill_at_every_call(replace)
+
+    def test_at_every_call_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        for replace in (True, False):
+            self.kill_at_every_call(replace)
+
+    def test_while_it_is_read(self) -> None:
+        """The read that waits is interrupted, and waited for."""
+        reads = self.event()
+
+        class Mute(KillableSource):
             def readinto(self, buffer: memoryview) -> int:
-                waits.set()
-                if not interrupted.wait(60):
-                    raise AssertionError('nobody interrupts it')
+                reads.set()
+                if not self.interrupted.wait(60):
+                    raise AssertionError('it is not interrupted')
                 raise transfer.SourceError(reason='interrupted')
 
-            def interrupt(self) -> None:
-                interrupted.set()
+        victim = self.start(Mute(b'x'))
+        wait_until(reads.is_set)
+        self.killing.kill(victim)
+        victim.wait()
+        self.assertIsInstance(victim.error, Killed)
+        self.assert_nothing_left()
 
-        def kill_the_caller(work: Callable[[], None]) -> Callable[[], None]:
+    def test_while_it_is_verified(self) -> None:
+        verifies, go_on = self.event(), self.event()
+
+        class Slow(HashVerifier):
+            def verify(self) -> None:
+                verifies.set()
+                go_on.wait(60)
+
+        source = KillableSource(self.IMAGE)
+        victim = self.killing.start(
+            lambda: transfer.transfer(source, self.path, Slow()))
+        wait_until(verifies.is_set)
+        self.killing.kill(victim)
+        wait_until(source.interrupted.is_set)
+        with mock.patch('os.link') as link:
+            go_on.set()
+            victim.wait()
+        link.assert_not_called()
+        self.assert_nothing_left()
+
+    def test_name_is_not_given_to_another_image(self) -> None:
+        reached, go_on, finished = self.event(), self.event(), self.event()
+        real = os.link
+
+        def slow(*args: ty.Any, **kwargs: ty.Any) -> None:
+            if not reached.is_set():
+                reached.set()
+                go_on.wait(60)
+            real(*args, **kwargs)
+
+        class Unfinished(MemorySource):
+            def readinto(self, buffer: memoryview) -> int:
+                if self.taken:
+                    reads.set()
+                    finished.wait(60)
+                return super().readinto(buffer)
+
+        reads = self.event()
+        with mock.patch('os.link', slow):
+            first_source = KillableSource(self.IMAGE)
+            first = self.start(first_source)
+            wait_until(reached.is_set)
+            self.killing.kill(first)
+            wait_until(first_source.interrupted.is_set)
+            second = self.start(
+                Unfinished([(0, b'2' * 3 * SMALL)], endless=True,
+                           pieces=(SMALL,)), name='other')
+            wait_until(reads.is_set)
+            go_on.set()
+            first.wait()
+            self.assert_nothing_left()
+            finished.set()
+            second.wait()
+        self.assertIsNone(second.error)
+        self.assertEqual(['other'], os.listdir(self.directory))
+
+    def test_before_the_start(self) -> None:
+        """It is queued, behind work that takes its time."""
+        self.make(b'not to be touched')
+        self.killing.occupy()
+        source = KillableSource(self.IMAGE)
+        with Steps(-1, lambda: None) as steps:
+            victim = self.start(source)
+            # It has to get into the queue.
+            for _number in range(20):
+                time.sleep(0.001)
+            self.killing.kill(victim)
+            # It does not wait for its turn.
+            victim.wait()
+            self.killing.free()
+        self.assertIsInstance(victim.error, Killed)
+        self.assertEqual(([], 0), (steps.calls, source.taken))
+        self.assertEqual(b'not to be touched', self.content())
+
+
+class TestKilledLate(KilledTestCase):
+    """The kill comes when the work has ended, and all is done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.after_work: Callable[[], None] = lambda: None
+
+        def kill_late(work: Callable[[], object]) -> Callable[[], None]:
+            def call() -> None:
+                thread = transfer.native('threading').Thread(target=work)
+                thread.start()
+                thread.join(60)
+                self.after_work()
+                raise Killed
+
+            return call
+
+        self.replace(compat, 'in_native_thread', kill_late)
+
+    def transfer(self) -> Steps:
+        with Steps(-1, lambda: None, everywhere=True) as steps:
+            self.assertRaises(
+                Killed, transfer.transfer, MemorySource([(0, self.IMAGE)]),
+                self.path)
+        self.assertIn('link', steps.calls)
+        self.assertNotIn(
+            transfer.native('threading').get_ident(), steps.threads)
+        return steps
+
+    def test_name_is_taken_back(self) -> None:
+        self.transfer()
+        self.assert_nothing_left()
+
+    def test_file_of_another_process_stays(self) -> None:
+        def replace() -> None:
+            # Both exist for a moment, so that they are not the same inode.
+            other = os.path.join(self.directory, 'other')
+            self.make(b'of another process', other)
+            self.assertEqual(self.IMAGE, self.content())
+            pathlib.Path(other).rename(self.path)
+
+        self.after_work = replace
+        with Steps(-1, lambda: None):
+            self.assertRaises(
+                Killed, transfer.transfer, MemorySource([(0, self.IMAGE)]),
+                self.path)
+        self.assertEqual(b'of another process', self.content())
+
+
+class TestKilledTwice(KilledTestCase):
+    def test_work_is_waited_for_all_the_same(self) -> None:
+        reads, go_on = self.event(), self.event()
+        threads: list[ty.Any] = []
+
+        class Stubborn(MemorySource):
+            def readinto(self, buffer: memoryview) -> int:
+                reads.set()
+                go_on.wait(60)
+                raise transfer.SourceError(reason='at last')
+
+        def kill(work: Callable[[], object]) -> Callable[[], None]:
             def quiet() -> None:
                 with contextlib.suppress(transfer.SourceError):
                     work()
 
             def call() -> None:
-                transfer.native('threading').Thread(target=quiet).start()
-                waits.wait(60)
-                raise KeyboardInterrupt
+                threads.append(
+                    transfer.native('threading').Thread(target=quiet))
+                threads[0].start()
+                reads.wait(60)
+                raise Killed('once')
 
             return call
 
-        self.replace(compat, 'in_native_thread', kill_the_caller)
-        self.assertRaises(
-            KeyboardInterrupt, transfer.transfer,
-            Mute([(0, b'x')], endless=True), self.path)
-        self.assertTrue(interrupted.is_set())
-        self.assertEqual([], os.listdir(self.directory))
+        def sleep(_seconds: float) -> None:
+            if not go_on.is_set():
+                go_on.set()
+                raise Killed('again')
+            real(0)
+
+        real = time.sleep
+        self.replace(compat, 'in_native_thread', kill)
+        with mock.patch('time.sleep', sleep):
+            self.assertRaisesRegex(
+                Killed, 'again', transfer.transfer, Stubborn([(0, b'x')]),
+                self.path)
+        threads[0].join(60)
+        self.assert_nothing_left()
+
+
+class TestInterrupted(KilledTestCase):
+    """A signal ends the thread that does the work itself.
+
+    So it is in the command, which has no other thread for it.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.replace(compat, 'in_native_thread', lambda work: work)
+
+    def interrupt_at(
+        self, number: int, after: bool, replace: bool,
+    ) -> str | None:
+        """Return the system call that the signal came at, None if at none."""
+        def fail() -> None:
+            # To lose a descriptor would be the test's own doing.
+            if steps.reached not in (('open',) if after else ('close',)):
+                raise Killed
+
+        source = KillableSource(self.IMAGE)
+        with Steps(number, fail, after, everywhere=True) as steps:
+            try:
+                transfer.transfer(
+                    source, self.path, HashVerifier(), replace=replace)
+            except Killed:
+                pass
+        self.leaks.check()
+        return steps.reached or None
+
+    def interrupt_at_every_call(self, replace: bool) -> None:
+        for after in (False, True):
+            for number in itertools.count():
+                call = self.interrupt_at(number, after, replace)
+                if call == ('open' if after else 'close') or call is None:
+                    self.assertEqual(self.IMAGE, self.content())
+                    os.unlink(self.path)
+                self.assertEqual([], os.listdir(self.directory),
+                                 str((number, call, after, replace)))
+                if call is None:
+                    break
+            self.assertGreater(number, 8)
+
+    def test_at_every_call(self) -> None:
+        for replace in (True, False):
+            self.interrupt_at_every_call(replace)
+
+    def test_at_every_call_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        for replace in (True, False):
+            self.interrupt_at_every_call(replace)
 
 
 class TestMemory(TransferTestCase):

@@ -302,6 +302,20 @@ class TestCephConf(PrivsepRbdTestCase):
             ValueError, '/home/nova must belong to root',
             nova.privsep.rbd._check_roots_own, '/home/nova/ceph.conf')
 
+    def test_link_to_a_file_of_somebody_else(self) -> None:
+        """The link itself, and the way to it, are root's."""
+        home = os.path.join(os.path.realpath(self.directory), 'home')
+        os.mkdir(home)
+        link = os.path.join(self.directory, 'ceph.conf')
+        os.symlink(os.path.join(home, 'ceph.conf'), link)
+        self.set('os', mock.Mock(
+            wraps=nova.privsep.rbd.os, path=os.path,
+            lstat=lambda path: mock.Mock(
+                st_uid=42 if path == home else 0, st_mode=0o40755)))
+        self.assertRaisesRegex(
+            ValueError, f'{home} must belong to root',
+            nova.privsep.rbd._check_roots_own, link)
+
     def test_nothing_is_run(self) -> None:
         conf = os.path.join(self.directory, 'ceph.conf')
         pathlib.Path(conf).touch()

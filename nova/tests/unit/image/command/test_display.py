@@ -3,6 +3,7 @@
 """What the operator sees."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import typing as ty
@@ -17,7 +18,7 @@ from nova.image.command import findings
 from nova import test
 
 OUTCOME = fetch.Outcome(
-    'ID', '/there', 'rbd', (), 'sha512', 1000, 600, 1.2345, 99.9)
+    'ID', '/there', 'rbd', (), 'sha512', 1000, 600, 1.2345, 99.9, True)
 
 
 class Terminal(io.StringIO):
@@ -46,13 +47,21 @@ class TestOutcome(DisplayTestCase):
              '  written      600', '  seconds      1.23',
              '  MiB/s        99.9'], out.getvalue().splitlines())
 
+    def test_not_inspected(self) -> None:
+        with self.captured() as (out, _err):
+            display.show_outcome(
+                dataclasses.replace(OUTCOME, inspected=False), False)
+        self.assertIn('MiB/s        99.9\nThe format of the image was not '
+                      'inspected: ', out.getvalue())
+
     def test_json(self) -> None:
         with self.captured() as (out, _err):
             display.show_outcome(OUTCOME, True)
         self.assertEqual(
             {'result': 'ok', 'image_id': 'ID', 'path': '/there',
              'source': 'rbd', 'failed': [], 'verified_by': 'sha512',
-             'bytes': 1000, 'written': 600, 'seconds': 1.2345, 'rate': 99.9},
+             'bytes': 1000, 'written': 600, 'seconds': 1.2345, 'rate': 99.9,
+             'inspected': True},
             jsonutils.loads(out.getvalue()))
 
     def test_in_the_cache_already(self) -> None:

@@ -61,12 +61,13 @@ class FetchTestCase(test.NoDBTestCase):
         return run
 
     def to_path(self, *attempts: tuple[str, str | None]) -> fetch.Outcome:
-        with mock.patch.object(glance.API, 'download', autospec=True,
-                               side_effect=self.download(*attempts)) as called:
+        with mock.patch.object(
+                glance.GlanceImageServiceV2, 'download', autospec=True,
+                side_effect=self.download(*attempts)) as called:
             outcome = fetch.to_path(
                 self.context, uuids.image, '/there', self.recorder)
         called.assert_called_once_with(
-            self.context, uuids.image, dest_path='/there')
+            self.context, uuids.image, dst_path='/there', replace=False)
         return outcome
 
 
@@ -76,7 +77,7 @@ class TestOutcome(FetchTestCase):
             fetch.Outcome(
                 image_id=uuids.image, path='/there', source='rbd', failed=(),
                 verified_by='sha512', bytes=10 * MIB, written=3 * MIB,
-                seconds=2.0, rate=5.0),
+                seconds=2.0, rate=5.0, inspected=False),
             self.to_path(('rbd', None)))
         self.assertEqual(
             ['begins', 'moves', 'ends'],
@@ -117,10 +118,13 @@ class TestOutcome(FetchTestCase):
              'the signature is not of this data'),
             (PermissionError(13, 'Permission denied', '/there'),
              errors.Status.FAILED, "Permission denied: '/there'"),
+            (FileExistsError(17, 'File exists', '/there'),
+             errors.Status.HOST, '^/there exists already. Remove it,'),
             (ZeroDivisionError(), errors.Status.FAILED, 'ZeroDivisionError'),
         ):
             with mock.patch.object(
-                    glance.API, 'download', side_effect=failure):
+                    glance.GlanceImageServiceV2, 'download',
+                    side_effect=failure):
                 error = self.assertRaises(
                     errors.CommandError, fetch.to_path, self.context,
                     uuids.image, '/there', self.recorder)
@@ -201,9 +205,15 @@ class TestCache(FetchTestCase):
         with self.libvirt(side_effect=self.fetch_image):
             outcome = self.to_cache()
         self.assertEqual(
-            ('rbd', str(self.path)), (outcome.source, outcome.path))
+            ('rbd', str(self.path), True),
+            (outcome.source, outcome.path, outcome.inspected))
         # QEMU has to be able to read it, whatever the operator's umask.
         self.assertEqual(0o644, self.path.stat().st_mode & 0o777)
+
+    def test_inspection_is_switched_off(self) -> None:
+        self.flags(disable_deep_image_inspection=True, group='workarounds')
+        with self.libvirt(side_effect=self.fetch_image):
+            self.assertIs(False, self.to_cache().inspected)
 
     def test_there_already(self) -> None:
         self.path.parent.mkdir()
@@ -215,6 +225,7 @@ class TestCache(FetchTestCase):
         utime.assert_called_once_with(str(self.path))
         self.assertEqual('cache', outcome.source)
         self.assertIsNone(outcome.bytes)
+        self.assertIsNone(outcome.inspected)
 
     def test_nothing_unfinished_is_left(self) -> None:
         def leave(_context: object, path: str, _image_id: str) -> None:
