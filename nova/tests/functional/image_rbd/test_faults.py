@@ -641,6 +641,7 @@ class TestManyAtOnce(service_base.ServiceTestCase):
         stack.callback(os.close, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
         request = self.service.ask(
             'export', fifo=str(fifo), command='export', user='nova',
+            verified=True,
             conf=str(self.shared_host.ceph_conf), pool='images',
             image=image_id, snapshot='snap', connect_timeout=60,
             stall_timeout=60)

@@ -146,6 +146,12 @@ class TestInterleaved(RbdErrorsTestCase):
         for place in range(len(key) - 7):
             self.assertNotIn(key[place:place + 8], ''.join(said))
 
+    def test_secret_that_is_too_short_for_a_key(self) -> None:
+        log = TIME + 'auth: error parsing file /k: bad entity name: hunter2'
+        for place in range(len(OPEN) + 1):
+            said = self.outcome(OPEN[:place] + log + OPEN[place:])[1]
+            self.assertEqual([], said)
+
     def test_rest_of_a_line_alone(self) -> None:
         for key in (KEY, NEW_KEY):
             for rest in (key, key[-17:], key[3:20], f"'{key}'", f'{key}\n'):
