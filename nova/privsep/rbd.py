@@ -13,7 +13,7 @@ writing on this side, so a compromised caller gains no way to write as root;
 what it can name is held to plain names, given to ``rbd`` by named options.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 import contextlib
 import errno
 import json
@@ -253,7 +253,7 @@ class _Child:
         self._stuck = False
 
     def watch(
-        self, fifo: int, deadline: float, names: Iterable[str],
+        self, fifo: int, deadline: float, names: Collection[str],
     ) -> rbd_errors.Outcome:
         """Wait until the child has ended, and end it when it must.
 
@@ -313,7 +313,7 @@ class _Child:
         self._tail = (self._tail + chunk)[-_STDERR_TAIL:]
         return bool(chunk)
 
-    def _outcome(self, names: Iterable[str]) -> rbd_errors.Outcome:
+    def _outcome(self, names: Collection[str]) -> rbd_errors.Outcome:
         if self._stuck:
             return -signal.SIGKILL, rbd_errors.Cause.STUCK, ''
         status = self._process.wait(_KILLED_SECONDS)

@@ -8,7 +8,7 @@ would have to follow every release of Ceph, so this module lists what may
 pass: sentences of the programs' own, and codes for known causes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 import enum
 import os
 import re
@@ -82,7 +82,7 @@ _ERRNO = re.compile(r'\[errno (\d{1,3})\]')
 
 
 def outcome(
-    status: int, stderr: bytes, names: Iterable[str], *, cut: bool = False,
+    status: int, stderr: bytes, names: Collection[str], *, cut: bool = False,
 ) -> Outcome:
     """Tell what may be told about a program that has ended.
 
@@ -115,7 +115,7 @@ def _find_cause(lines: list[str]) -> Cause:
     return Cause.UNKNOWN
 
 
-def _is_own(line: str, names: Iterable[str]) -> bool:
+def _is_own(line: str, names: Collection[str]) -> bool:
     own = _OWN.fullmatch(line)
     if (own is None or len(line) > _LONGEST_SENTENCE or
             not line.isprintable() or '\ufffd' in line or _TIME.search(line)):
