@@ -158,12 +158,12 @@ Schemes of image locations from which data is fetched directly.
 When this host caches an image, it usually fetches the data over the Image API.
 If Glance says where its store holds the data, by a location with one of these
 schemes, the host asks that store instead. This can be many times faster and
-takes load off the image servers. Whatever goes wrong on the direct way, the
-Image API remains the last resort.
+takes load off the image servers. If the direct download fails, Nova falls back
+to the Image API.
 
 Glance decides who may download an image, also directly: before each direct
 download Nova asks it, with the user's token, whether it would send the data.
-This takes Glance 23.0.0 (Xena) or newer.
+This requires Glance 23.0.0 (Xena) or newer.
 
 The host's own rights in the store are used, so give it no more than it needs.
 
@@ -212,9 +212,9 @@ no ``checksum`` then, the image is not used. Nothing is checked but the size
 where Glance has recorded no hash at all. A hash that was recorded and does not
 match is never made up for by another one.
 
-Without a signature or a hash, Ceph is asked before and after the download
-whether the image is still the same, because ``rbd`` reads the data of an image
-that is deleted meanwhile as zeros. Nothing finds data that was changed.
+Without a signature or a hash, Nova asks Ceph before and after the download
+whether the image is still the same, because ``rbd`` reads the data of a
+deleted image as zeros. Nova then does not detect data that was changed.
 
 It has no effect on data that comes over the Image API, which is always
 checked, nor on signatures: an image whose signature is checked needs no hash,
@@ -336,12 +336,12 @@ Related options:
         help="""
 How many seconds Ceph may go without sending a byte of an image.
 
-After that the attempt is given up and the next source of the image is tried.
-There is no limit on the whole time while data keeps coming. The time to the
+After that, Nova stops the attempt and tries the next source of the image.
+The total time is not limited as long as Ceph sends data. The time to the
 first byte, connection included, has this limit too, or that of
-:oslo.config:option:`glance.rbd_connect_timeout` if it is longer. Where neither
-a signature nor a hash is checked, Ceph is asked twice whether the image still
-exists, and the limits are longer by two connection timeouts.
+:oslo.config:option:`glance.rbd_connect_timeout` if it is longer. If Nova
+verifies neither a signature nor a hash, it asks Ceph twice whether the image
+still exists, and both limits grow by two connection timeouts.
 
 Related options:
 

@@ -65,7 +65,7 @@ _CONNECTION_ERRORS = (
 )
 _RETRY_INTERVAL = 1  # seconds
 
-# Answers by which Glance refuses an image's data to a user.
+# Status codes with which Glance refuses to send an image's data to a user.
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN,
              HTTPStatus.NOT_FOUND)
 
@@ -118,12 +118,15 @@ class Handler(ty.Protocol):
         self, image: metadata.ImageMeta, url: str, path: str, /, *,
         verified: bool,
     ) -> contextlib.AbstractContextManager[transfer.Source]:
-        """Open it, for a file at a path (which is for the log only).
+        """Open the image.
 
         :param image: as :meth:`GlanceImageServiceV2.show` returns it
-        :param verified: whether the bytes are verified; if not, the source's
-            finish() fails unless the image has existed up to its last byte
-        :raises nova.image.transfer.SourceError: the location can't be used
+        :param url: the location
+        :param path: the file that the image goes to, for the log only
+        :param verified: whether the caller verifies the bytes; if not, the
+            source's finish() fails unless the image still exists after its
+            last byte
+        :raises nova.image.transfer.SourceError: the location cannot be used
         """
 
 
@@ -438,23 +441,23 @@ class GlanceImageServiceV2:
 
         A file at dst_path is made from the first source that delivers the
         right bytes: the locations that a handler is active for, in Glance's
-        order, then the Image API. Every source must match the same: the
-        signature, if one is asked for, otherwise the hash that Glance
-        recorded. A location is used only if Glance lets this user download
-        the image.
+        order, then the Image API. The bytes of every source must match the
+        signature, if verification is configured, otherwise the hash that
+        Glance recorded. A location is used only if Glance lets this user
+        download the image.
 
-        :param data: an open file to write to; dst_path is then not looked at
+        :param data: an open file to write to; dst_path is then ignored
         :param dst_path: path of a file to make, or of an existing FIFO or
             device to write to
         :param trusted_certs: ids of certificates, one of which must be behind
             the one that signed the image; by default those of ``[glance]
             default_trusted_certificate_ids`` if they are to be validated
-        :param replace: if False, dst_path must not exist, and what appears
-            there during the download is left as it is
+        :param replace: if False, dst_path must not exist, and a file that
+            another process creates there during the download stays unchanged
         :returns: None, or with neither data nor dst_path an iterator over the
-            image's chunks; where a signature is asked for, it yields the last
-            chunk only after the signature was verified, and raises what is
-            listed here
+            image's chunks; if a signature has to be verified, the iterator
+            yields the last chunk only after the verification, and raises the
+            errors listed here
         :raises cryptography.exceptions.InvalidSignature: the signature is not
             of these bytes
         :raises cursive.exception.SignatureVerificationError: the signature
@@ -463,8 +466,8 @@ class GlanceImageServiceV2:
             not one to be trusted
         :raises nova.exception.ImageNotAuthorized: Glance does not let this
             user download it
-        :raises nova.exception.CouldNotFetchImage: no source delivered all of
-            it, with the recorded hash
+        :raises nova.exception.CouldNotFetchImage: no source delivered the
+            complete image with the recorded hash
         :raises nova.exception.ImageUnacceptable: it has no data, its hash
             cannot be computed, or two sources delivered the same bytes, which
             do not have the recorded hash
@@ -549,7 +552,7 @@ class GlanceImageServiceV2:
     ) -> list[tuple[str, str]]:
         """Return scheme and URL of each location to try, in that order."""
         urls = locations.shown(image)
-        # Nova's credentials are not for a server that a request has named.
+        # Nova must not send its credentials to a server that a request names.
         hidden = not urls and not self._client.is_for_one_server
         if not self._handlers or not (hidden or self._handled(urls)):
             return []
@@ -570,16 +573,15 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta,
     ) -> bool:
-        """Tell whether Glance would send this user the data of an image.
+        """Return whether Glance would send this user the data of an image.
 
-        A direct download passes Glance by, and with it the rules by which
-        Glance refuses data: the image's status, and the policy
-        ``download_image``. Glance is therefore asked first.
+        A direct download bypasses Glance, and so bypasses its checks of the
+        image's status and of the policy ``download_image``. This method asks
+        Glance to make these checks first.
 
         :param context: the user's request
         :param image: as :meth:`show` returns it
-        :returns: False where Glance has to be asked for the data itself, over
-            HTTP
+        :returns: False if the image must be downloaded over HTTP
         :raises nova.exception.ImageNotAuthorized: Glance refuses the data
         :raises nova.exception.ImageNotFound: the image was deleted
         """
@@ -604,15 +606,15 @@ class GlanceImageServiceV2:
     ) -> int | str:
         """Request the range of an image that begins right after its end.
 
-        Glance answers such a request by 416, after it has checked the status
-        and the policy, and before it opens a store (Glance 33,
+        Glance answers such a request with 416, after it has checked the
+        status and the policy, and before it opens a store (Glance 33,
         glance/api/v2/image_data.py).
 
-        :returns: the status of the answer, or why there is none
+        :returns: the HTTP status, or the reason why Glance did not answer
         """
         session, auth = compat.session_and_auth(context)
-        # Not by glanceclient, which percent-encodes the value of the header,
-        # but to the server by which it has shown the image.
+        # glanceclient percent-encodes the value of the header, so this sends
+        # the request itself, to the server that glanceclient uses.
         server = adapter.Adapter(
             session, auth=auth,
             endpoint_override=(self._client.api_server or
@@ -620,7 +622,7 @@ class GlanceImageServiceV2:
             global_request_id=context.global_id,
             connect_retries=CONF.glance.num_retries)
         try:
-            # The answer may be the whole image, and is not read.
+            # The body may be the whole image, so it is not read.
             with server.get(
                     '/v2/images/%s/file' % image['id'], stream=True,
                     headers={'Range': 'bytes=%d-' % image['size']},
@@ -696,8 +698,8 @@ class GlanceImageServiceV2:
     ) -> Iterator[bytes]:
         """Yield all chunks, the last one after verification.
 
-        So a reader that stops at the size of the image has read bytes that
-        were verified.
+        A reader that stops at the size of the image has therefore read only
+        verified bytes.
         """
         last = None
         for chunk in chunks:

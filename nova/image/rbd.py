@@ -59,7 +59,7 @@ _CONNECT_MARGIN = 1
 #: in seconds.
 _END_SECONDS = 1.0
 
-#: Causes for which the exit status is not that of a system call.
+#: Causes for which the exit status is not an errno.
 _NO_ERRNO = (rbd_errors.Cause.BAD_CONF, rbd_errors.Cause.NOT_RUN,
              rbd_errors.Cause.NO_FSID, rbd_errors.Cause.SNAPSHOT_LOST)
 
@@ -72,7 +72,8 @@ _STALE_SECONDS = 60
 class ExportError(transfer.SourceError):
     """An export has failed.
 
-    :ivar status: exit status of ``rbd``: an errno, or negative the signal
+    :ivar status: exit status of ``rbd``: an errno, or the negative number of
+        the signal that killed it
     :ivar cause: one of nova.privsep.rbd_errors.Cause
     """
 
@@ -307,11 +308,11 @@ class _Export:
             'verified': verified,
         }
         connect = CONF.glance.rbd_connect_timeout + _CONNECT_MARGIN
-        # No byte comes while the privileged side looks up the snapshot, by
-        # two more runs of rbd, before the first byte and after the last one.
-        look_up = 0 if verified else 2 * connect
-        self._stall = CONF.glance.rbd_stall_timeout + look_up
-        self._patience = max(self._stall, connect + look_up)
+        # Before the first byte and after the last one, the privileged side
+        # runs rbd twice to look up the snapshot, and sends no data.
+        lookup = 0 if verified else 2 * connect
+        self._stall = CONF.glance.rbd_stall_timeout + lookup
+        self._patience = max(self._stall, connect + lookup)
         self._began = self._ended = False
         self._failure: ExportError | str | None = _(
             'The export was interrupted')
@@ -392,10 +393,10 @@ class _Export:
         os.eventfd_write(self._interruption, 1)
 
     def finish(self) -> None:
-        """Raise SourceError unless the export succeeded and was read whole.
+        """Raise SourceError unless the export succeeded and was read in full.
 
-        The outcome is known when the stream ends: nothing has to wait for the
-        call, which a native thread cannot do under eventlet.
+        The outcome is known when the stream ends, so this does not wait for
+        the privileged call, which a native thread cannot do under eventlet.
         """
         match self._failure:
             case ExportError() as error:
@@ -435,12 +436,12 @@ class _Export:
 
 
 def describe(program: str, status: int, cause: str, said: str) -> str:
-    """Return a sentence about a program of Ceph's that has failed.
+    """Return a sentence about a failed run of ``rbd`` or ``ceph``.
 
-    :param program: what was run, for people
+    :param program: the command, as the sentence names it
     :param status: its exit status
     :param cause: one of nova.privsep.rbd_errors.Cause
-    :param said: its own sentences, one a line
+    :param said: its error messages, one per line
     """
     parts = [part for part in (explain(cause), *said.splitlines()) if part]
     if cause in _NO_ERRNO:
@@ -456,7 +457,7 @@ def _meaning(status: int) -> str:
 
 
 def explain(cause: str) -> str:
-    """Return what one of nova.privsep.rbd_errors.Cause means, or ''."""
+    """Return the text for one of nova.privsep.rbd_errors.Cause, or ''."""
     known = rbd_errors.Cause
     return {
         known.NO_KEYRING: _('no keyring was found'),

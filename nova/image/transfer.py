@@ -118,25 +118,25 @@ def transfer(
 ) -> Report:
     """Make the file at path from a source, or leave nothing there.
 
-    The file and its directory are synced before this returns. Until then the
-    image has no name, or, where the filesystem cannot do without, the name of
-    path with a dot before and ``.partial`` behind it, which is removed on
-    failure; only a killed process can leave that one, and the next transfer
-    to path removes it.
+    This syncs the file and its directory before it returns. Until then the
+    image has no name. On a filesystem without O_TMPFILE, it has a temporary
+    name instead: that of path, with a dot before and ``.partial`` after it.
+    A failed transfer removes this name. Only a killed process can leave it
+    behind, and the next transfer to path removes it.
 
-    All of it is one piece of work, which under eventlet a native thread does,
-    so that a filesystem that hangs does not stop the hub. A green thread that
-    is killed while it waits for the work ends when the work has ended.
+    Under eventlet, one native thread does all of the work, so a filesystem
+    that hangs does not block the hub. A green thread that is killed while it
+    waits ends when the native thread has ended.
 
-    Not guaranteed: that two transfers to one path at the same time both
-    succeed. Nova holds a lock on the image in that case.
+    Two transfers to one path at the same time may not both succeed. Nova
+    holds a lock on the image to prevent this.
 
-    :param verifier: a fresh one, or None to take the bytes as they come
-    :param size: bytes that the image must have; None: not known
-    :param progress: told how far it is, at most once for each block, by the
-        thread that does the work
-    :param replace: remove what is at path, before anything is written; if
-        False, a file at path is never removed or replaced
+    :param verifier: an unused one, or None to accept any bytes
+    :param size: size in bytes that the image must have; None: not known
+    :param progress: called at most once for each block, by the thread that
+        does the work
+    :param replace: remove a file at path before anything is written; if
+        False, such a file is never removed or replaced
     :raises FileExistsError: replace is False, and path exists
     :raises SourceError: the source failed, or is not of the right size
     :raises OSError: the file cannot be written
@@ -230,7 +230,7 @@ class Destination:
 
         :param last_check: called immediately before; if it raises, the file
             gets no name
-        :raises FileExistsError: the name is another file's, which must not be
+        :raises FileExistsError: another file has the name, and must not be
             replaced
         """
         file = os.fstat(self._fd)
@@ -251,7 +251,7 @@ class Destination:
         return self._committed is not None
 
     def retract(self) -> None:
-        """Remove the name that commit() gave, also of a closed file."""
+        """Remove the name that commit() gave; the file may be closed."""
         if self._committed is not None:
             _unlink_file(self._committed, self._path)
 
@@ -299,11 +299,11 @@ class Destination:
             self._unlink(self._name)
 
     def _check_partial(self, file: os.stat_result) -> None:
-        there = os.stat(self._partial, dir_fd=self._dir_fd,
+        found = os.stat(self._partial, dir_fd=self._dir_fd,
                         follow_symlinks=False)
-        if not os.path.samestat(file, there):
+        if not os.path.samestat(file, found):
             raise FileExistsError(
-                errno.EEXIST, _('Another process writes this file, too'),
+                errno.EEXIST, _('Another process is writing this file, too'),
                 os.path.join(self._directory, self._partial))
 
     def _remove_partial(self) -> None:
@@ -325,7 +325,7 @@ class Destination:
 def _unlink_file(
     file: os.stat_result, name: str, dir_fd: int | None = None,
 ) -> None:
-    """Remove a name of this file, but not if it is another file's by now."""
+    """Remove a name of this file, unless it now belongs to another file."""
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(file, os.stat(
                 name, dir_fd=dir_fd, follow_symlinks=False)):
@@ -425,7 +425,8 @@ class _Stage:
     def abandon(self) -> None:
         """End the thread, whatever is still to do."""
         if self._thread.is_alive():
-            self._failure = self._failure or SourceError(reason=_('Given up'))
+            self._failure = self._failure or SourceError(
+                reason=_('The transfer was stopped'))
             self._end()
         # Its traceback leads back here, and to the blocks.
         self._failure = None
@@ -452,8 +453,8 @@ class _Stage:
 class _Work:
     """A transfer: one piece of work that can be stopped from outside.
 
-    One thread does all of it by run(): it fills blocks from the source, hands
-    them to stages, and has opened and closed the file when it returns.
+    One thread calls run(), which opens the file, fills blocks from the source,
+    hands them to the stages, and closes the file.
     """
 
     def __init__(
@@ -477,19 +478,19 @@ class _Work:
         self._handed = 0
 
     def run(self) -> Report:
-        """Do all of it, unless it was stopped before it began."""
+        """Make the file, unless stop() was called before."""
         # stop() sets _stopped before it reads _running. In this order, at
         # least one of the two threads notices the other.
         self._running = True
         try:
-            self._check_wanted()
+            self._check_not_stopped()
             started = time.monotonic()
             with self._destination:
                 self._copy()
                 self._source.finish()
                 if self._verifier is not None:
                     self._verifier.verify()
-                self._destination.commit(self._check_wanted)
+                self._destination.commit(self._check_not_stopped)
             return Report(self._handed, self._destination.written,
                           time.monotonic() - started)
         finally:
@@ -498,43 +499,44 @@ class _Work:
     def stop(self) -> None:
         """Return when the work has ended and the file has no name.
 
-        A green thread can be killed while a native one works for it, which
-        then must not go on: the descriptors of the source get closed.
+        A green thread can be killed while a native thread works for it. The
+        native thread must not go on then, because the caller closes the
+        descriptors of the source.
         """
         self._stopped = True
         if self._running:
             self._source.interrupt()
-        again: BaseException | None = None
+        second: BaseException | None = None
         while self._is_ending():
             try:
                 time.sleep(_STOP_PAUSE)
             except BaseException as exc:
-                # A second kill does not end the work any sooner.
-                again = exc
-        if again is not None:
-            raise again
+                # A second kill must not end the wait before the work ends.
+                second = exc
+        if second is not None:
+            raise second
 
     def _is_ending(self) -> bool:
         if self._running:
             return True
         if self._retraction is None and self._destination.is_committed:
-            # The work ended before it could notice. A file system can hang,
-            # so the hub must not remove the name itself.
+            # The work ended before it noticed the stop. A file system can
+            # hang, so the hub must not remove the name itself.
             self._retraction = native('threading').Thread(
                 target=self._destination.retract, name='image-retract',
                 daemon=True)
             self._retraction.start()
         return self._retraction is not None and self._retraction.is_alive()
 
-    def _check_wanted(self) -> None:
+    def _check_not_stopped(self) -> None:
         if self._stopped:
-            raise SourceError(reason=_('Given up'))
+            raise SourceError(reason=_('The transfer was stopped'))
 
     def _copy(self) -> None:
-        """Copy all of it, to a synced file that has no name yet."""
+        """Copy the image to a synced file that has no name yet."""
         with contextlib.ExitStack() as stack:
-            # 32 MiB should not have to wait for the garbage collector: they
-            # know each other, and an error knows them all.
+            # Free the 32 MiB of blocks without the garbage collector: the
+            # objects here refer to each other, and a traceback to all of them.
             stack.callback(self._pool.clear)
             stack.callback(self._stages.clear)
             self._start(stack, 'image-write', self._write, self._sync)
@@ -639,7 +641,7 @@ class _Work:
 
     def _put(self, item: _Block | _Gap, end: int) -> None:
         self._handed = end
-        self._check_wanted()
+        self._check_not_stopped()
         for stage in self._stages:
             stage.put(item)
         if self._progress is not None:

@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 class WrongHash(transfer.SourceError):
     """The bytes of a source do not have the hash that Glance recorded.
 
-    Another source may have the right ones.
+    Another source may have the right bytes.
 
     :ivar found: the hash of the bytes, in hexadecimal
     """

@@ -55,7 +55,7 @@ ENVIRONMENT = {
 _OPEN_SECONDS = 5.0
 _OPEN_PAUSE = 0.02
 _KILLED_SECONDS = 10.0
-_MOST_ATTEMPTS = 3
+_MAX_ATTEMPTS = 3
 _STDERR_TAIL = 16384
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_NAME = 255
@@ -260,7 +260,8 @@ class _Child:
         :param fifo: write end of the FIFO; POLLERR there says that the
             reader is gone, which a child that does not write never notices
         :param deadline: time.monotonic() at which the child is killed
-        :param names: what the caller named
+        :param names: the names that the caller gave: error messages with
+            them may be passed on
         """
         pidfd = os.pidfd_open(self._process.pid)
         try:
@@ -327,7 +328,7 @@ class _Child:
 
 
 class _Export:
-    """What is run for one reader, against one snapshot."""
+    """Runs ``rbd`` for one reader and one snapshot."""
 
     def __init__(
         self, fifo: int, deadline: float, options: list[str],
@@ -345,33 +346,34 @@ class _Export:
         finally:
             child.close()
 
-    def run_between_looks(
+    def run_unverified(
         self, argv: list[str], snapshot: str,
     ) -> rbd_errors.Outcome:
-        """Run an export and see that the snapshot is there all the time.
+        """Run an export, and fail if the snapshot was deleted during it.
 
-        Ceph reads what is missing as zeros, so the export of an image that is
-        deleted meanwhile succeeds. Ids are not used again: a snapshot that has
-        the same ones before and after the export has been there all along.
+        Ceph reads missing objects as zeros, so an export succeeds even if the
+        image is deleted during it. Ceph never reuses ids: if the image and
+        the snapshot have the same ids before and after the export, they have
+        existed all the time.
         """
-        failed, before = self._look_up(snapshot)
+        failed, before = self._find_ids(snapshot)
         if failed[0]:
             return failed
         exported = self.run(argv, self._fifo)
         if exported[0]:
             return exported
-        failed, after = self._look_up(snapshot)
+        failed, after = self._find_ids(snapshot)
         if before is None or before != after:
             return failed[0], rbd_errors.Cause.SNAPSHOT_LOST, failed[2]
         return exported
 
-    def _look_up(
+    def _find_ids(
         self, snapshot: str,
     ) -> tuple[rbd_errors.Outcome, tuple[str, int] | None]:
         """Return the ids of the image and of its snapshot.
 
-        :returns: the outcome of what was run last; the ids, or None when
-            there is no such image or snapshot
+        :returns: the outcome of the last command; the ids, or None if the
+            image or the snapshot does not exist
         """
         found = []
         for command in (['info'], ['snap', 'ls']):
@@ -387,7 +389,7 @@ class _Export:
             info, snapshots = map(json.loads, found)
             [number] = [each['id'] for each in snapshots
                         if each['name'] == snapshot]
-            # The id of the image is part of it, in every format.
+            # This prefix contains the id of the image, in every format.
             return outcome, (info['block_name_prefix'], number)
         except (KeyError, TypeError, ValueError):
             return outcome, None
@@ -417,11 +419,11 @@ def export(
     :param connect_timeout: seconds that ``rbd`` gives the monitors to answer
     :param stall_timeout: seconds without a byte after which the caller will
         close the FIFO; what ``rbd`` gives an OSD to answer is a multiple
-    :param verified: whether the caller verifies the bytes; if not, Ceph is
-        asked before and after the export whether the snapshot is the same
-    :param time_limit: seconds for all of it
-    :returns: the outcome of ``rbd``: of the export, or of what failed before
-        or after it
+    :param verified: whether the caller verifies the bytes; if not, the ids of
+        the image and the snapshot must not change during the export
+    :param time_limit: seconds for all runs of ``rbd`` together
+    :returns: the outcome of the export, or of the lookup of the snapshot that
+        failed before or after it
     :raises ValueError: an argument is not what it has to be; nothing was run
     :raises OSError: the FIFO cannot be opened, or has no reader
     """
@@ -440,7 +442,7 @@ def export(
                       (pool, image, snapshot, user))
         if verified:
             return job.run(argv, fd)
-        return job.run_between_looks(argv, snapshot)
+        return job.run_unverified(argv, snapshot)
     finally:
         os.close(fd)
 
@@ -454,8 +456,8 @@ def fsid(
     :param conf: path of the cluster's ceph.conf, which only root can write
     :param user: Ceph client, without ``client.``; empty: Ceph's default
     :param connect_timeout: seconds that the monitors get to answer
-    :returns: the outcome of ``ceph``, with the fsid in place of sentences if
-        there is one
+    :returns: the outcome of ``ceph``, with the fsid in place of the error
+        messages on success
     :raises ValueError: an argument is not what it has to be; nothing was run
     :raises OSError: there is no such ceph.conf
     """
@@ -466,7 +468,7 @@ def fsid(
         '--connect-timeout', str(seconds), '--admin-socket=', '--log-file=',
         '--log-to-file=false', 'fsid',
     ]
-    for _attempt in range(_MOST_ATTEMPTS):
+    for _attempt in range(_MAX_ATTEMPTS):
         try:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, capture_output=True, cwd='/',
@@ -477,13 +479,13 @@ def fsid(
         outcome = rbd_errors.outcome(
             rbd_errors.errno_of_ceph(done.returncode, done.stderr),
             done.stderr, (user,))
-        # ceph can exit before its log is written, and with it the cause.
+        # ceph can exit before it has written its log, which has the cause.
         if not outcome[0] or outcome[1]:
             break
     if outcome[0]:
         return outcome
     try:
-        told = uuid.UUID(done.stdout.decode('ascii').strip())
+        answer = uuid.UUID(done.stdout.decode('ascii').strip())
     except ValueError:
         return 0, rbd_errors.Cause.NO_FSID, ''
-    return 0, rbd_errors.Cause.UNKNOWN, str(told)
+    return 0, rbd_errors.Cause.UNKNOWN, str(answer)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the privileged side tells about an ``rbd`` or ``ceph`` that failed.
+"""What the privileged side may report about a failed ``rbd`` or ``ceph``.
 
 Both programs write Ceph's log to their standard error, and that log quotes
 keys, lines of keyrings and the content of key files. A list of what to hide
-would have to follow every release of Ceph, so this module lists what may
-pass: sentences of the programs' own, and codes for known causes.
+would have to follow every release of Ceph, so this module lists what may be
+passed on: the error messages of the programs, and codes for known causes.
 """
 
 from collections.abc import Collection
@@ -17,16 +17,16 @@ import re
 class Cause(enum.StrEnum):
     """Why a program failed, as far as it is known.
 
-    The unprivileged side has the words for each of them.
+    The unprivileged side has a text for each cause: nova.image.rbd.explain().
     """
     UNKNOWN = ''
-    #: Ceph found no file to read a key from.
+    #: Ceph found neither a keyring nor a key file.
     NO_KEYRING = 'no-keyring'
-    #: The keyring is not a file, or not a keyring.
+    #: Ceph cannot read or parse the keyring.
     BAD_KEYRING = 'bad-keyring'
-    #: A key is not base64, or not a key of a known type.
+    #: A key is not valid base64, or has an unknown type.
     BAD_KEY = 'bad-key'
-    #: The same, of a key that begins like one of type 2 (AES-256).
+    #: The same, but the key begins like one of type 2 (AES-256).
     NEW_KEY = 'new-key'
     #: The monitors refuse the client: it has no key, or a wrong one.
     REFUSED = 'refused'
@@ -46,12 +46,12 @@ class Cause(enum.StrEnum):
 
 
 #: Exit status (an errno; negative: the signal that ended the program), cause
-#: and the program's own sentences, one a line.
+#: and the program's error messages, one per line.
 Outcome = tuple[int, str, str]
 
-#: What names a cause in the messages of Ceph 16 to 20 and of setpriv. Several
-#: can be there; the first of these is the most exact one.
-_SIGNS = (
+#: Patterns for the messages of Ceph 16 to 20 and of setpriv, the most exact
+#: ones first: the output can match several, and the first match counts.
+_PATTERNS = (
     (Cause.NOT_RUN, r'^setpriv: '),
     (Cause.BAD_CONF, r'error reading config file|unable to open config file|'
                      r'error calling conf_read_file'),
@@ -65,16 +65,16 @@ _SIGNS = (
     (Cause.NO_ANSWER, r'authenticate timed out|^timed out$'),
 )
 
-_MOST_SENTENCES = 3
-_LONGEST_SENTENCE = 400
+_MAX_MESSAGES = 3
+_LONGEST_MESSAGE = 400
 
-# A sentence of a program's own is complete, and ends in one of these ways.
-_OWN = re.compile(
+# A line passes only if it is a complete error message of this form.
+_MESSAGE = re.compile(
     r"(?:rbd|ceph): (?:couldn't [a-z ]+!|unrecognised option '[a-z-]+')|"
     r'(?:(?:rbd|ceph): .+|error setting snapshot context): '
     r'\((?P<errno>\d{1,3})\) (?P<text>.+)')
-# Ceph's log thread can write into the middle of a sentence. Its lines begin
-# with the time.
+# Ceph's log thread can write into the middle of an error message. Each line
+# of the log begins with the time.
 _TIME = re.compile(r'\d{4}-\d\d-\d\d.\d\d:\d\d')
 _PART_OF_A_KEY = re.compile(r'[0-9A-Za-z+/=]{16}')
 
@@ -84,45 +84,47 @@ _ERRNO = re.compile(r'\[errno (\d{1,3})\]')
 def outcome(
     status: int, stderr: bytes, names: Collection[str], *, cut: bool = False,
 ) -> Outcome:
-    """Tell what may be told about a program that has ended.
+    """Return what may be reported about a program that has ended.
 
     :param status: its exit status
-    :param stderr: what it wrote to its standard error, or the end of that
-    :param names: what the caller named, which a sentence may contain
-    :param cut: whether stderr is only the end
+    :param stderr: its standard error output, or the end of it
+    :param names: names that the caller gave: error messages with them may be
+        passed on
+    :param cut: whether stderr is only the end of the output
     """
     if not status:
         return 0, Cause.UNKNOWN, ''
     lines = stderr.decode('utf-8', 'replace').split('\n')
     if cut:
-        # Nothing is known about the beginning of the first line.
+        # The first line may be incomplete, so it cannot be checked.
         del lines[0]
-    sentences = [line for line in lines if _is_own(line, names)]
+    messages = [line for line in lines if _is_message(line, names)]
     return (status, _find_cause(lines),
-            '\n'.join(sentences[-_MOST_SENTENCES:]))
+            '\n'.join(messages[-_MAX_MESSAGES:]))
 
 
 def errno_of_ceph(status: int, stderr: bytes) -> int:
-    """Return the errno that ``ceph`` tells, whose exit status is often 1."""
-    told = _ERRNO.search(stderr.decode('utf-8', 'replace'))
-    return int(told[1]) if status and told else status
+    """Return the errno that ``ceph`` prints; its exit status is often 1."""
+    found = _ERRNO.search(stderr.decode('utf-8', 'replace'))
+    return int(found[1]) if status and found else status
 
 
 def _find_cause(lines: list[str]) -> Cause:
-    for cause, sign in _SIGNS:
-        if any(re.search(sign, line) for line in lines):
+    for cause, pattern in _PATTERNS:
+        if any(re.search(pattern, line) for line in lines):
             return cause
     return Cause.UNKNOWN
 
 
-def _is_own(line: str, names: Collection[str]) -> bool:
-    own = _OWN.fullmatch(line)
-    if (own is None or len(line) > _LONGEST_SENTENCE or
+def _is_message(line: str, names: Collection[str]) -> bool:
+    message = _MESSAGE.fullmatch(line)
+    if (message is None or len(line) > _LONGEST_MESSAGE or
             not line.isprintable() or '\ufffd' in line or _TIME.search(line)):
         return False
-    if own['errno'] and own['text'] != os.strerror(int(own['errno'])):
+    number = message['errno']
+    if number and message['text'] != os.strerror(int(number)):
         return False
     for name in filter(None, names):
-        # As a whole: not what a part of a key happens to contain.
+        # Only whole words: a key can contain a name by chance.
         line = re.sub(r'(?<![\w+=])%s(?![\w+=])' % re.escape(name), '', line)
     return not _PART_OF_A_KEY.search(line)

@@ -65,7 +65,7 @@ def check_cluster(known: findings.Known, conf: str) -> findings.Finding:
 
 
 def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
-    """Tell apart why there is no connection."""
+    """Return the failure, with a remedy that fits the cause."""
     known, name = rbd_errors.Cause, rbd.client_name()
     match cause:
         case known.NOT_RUN:
@@ -75,8 +75,8 @@ def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
         case known.NO_ANSWER | known.TOO_LONG:
             return findings.CheckFailed(
                 rbd.explain(known.NO_ANSWER),
-                _('See mon host in %s, the network to it, and whether Ceph is '
-                  'up. A slow network needs a larger [glance] '
+                _('Check mon host in %s, the network to it, and whether Ceph '
+                  'is up. A slow network needs a larger [glance] '
                   'rbd_connect_timeout.') % conf)
         case known.NO_MONITOR | known.BAD_CONF:
             remedy = _('Correct %(conf)s. Run "rbd --conf %(conf)s ls" as '
@@ -86,7 +86,7 @@ def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
                        'the keyring of this host.')
         case _:
             remedy = _(
-                'See, as root, that the keyring that %(conf)s names (by '
+                'Check, as root, that the keyring that %(conf)s names (by '
                 'default /etc/ceph/ceph.%(name)s.keyring) exists and has the '
                 'key that "ceph auth get %(name)s" shows.') % {
                     'conf': conf, 'name': name}

@@ -118,17 +118,17 @@ def check_visible(known: findings.Known) -> findings.Finding:
         return findings.warning(
             _('Glance does not let %(user)s download image %(image)s') %
             {'user': known.logged_in.user, 'image': image['id']},
-            _('Nova fetches no image directly that Glance refuses to send: '
-              "see Glance's policy download_image. nova-compute asks with the "
-              'token of the user. Name an image that this user may '
+            _('Nova does not download an image directly if Glance refuses to '
+              "send it: see Glance's policy download_image. nova-compute asks "
+              'with the token of the user. Name an image that this user may '
               'download.'))
     if not permitted:
         raise findings.CheckFailed(
             _('Glance did not say whether %s may download the image') %
             known.logged_in.user,
-            _('Nova asks by GET /v2/images/ID/file with a range that begins '
-              'at the end of the image, and Glance answers with status 416. '
-              'See that no proxy changes that; --debug shows the answer.'))
+            _('Nova sends GET /v2/images/ID/file with a range that begins at '
+              'the end of the image, and Glance answers with status 416. '
+              'Check that no proxy changes this; --debug shows the answer.'))
     urls = locations.shown(image)
     if urls:
         api = _('shown to users as %s of the image') % (
@@ -242,7 +242,7 @@ def check_key_manager(known: findings.Known) -> findings.Finding:
 def _read_remedy(
     error: transfer.SourceError, name: str, pool: str,
 ) -> str:
-    # A cause that is known is one of the connection, which works.
+    # With a known cause, the status is not about the pool or the image.
     status = (error.status if isinstance(error, rbd.ExportError) and
               not error.cause else None)
     if status in (errno.EPERM, errno.EACCES):

@@ -59,9 +59,9 @@ def show_outcome(outcome: fetch.Outcome, as_json: bool) -> None:
             '  MiB/s        %(rate).1f') % {
         'image': outcome.image_id, **dataclasses.asdict(outcome)}, flush=True)
     if not outcome.inspected:
-        print(_('The format of the image was not inspected: it can be '
-                'another one than Glance says, and refer to other files.'),
-              flush=True)
+        print(_('The format of the image was not inspected: the image can '
+                'have another format than Glance says, and refer to other '
+                'files.'), flush=True)
 
 
 def show_findings(

@@ -57,7 +57,7 @@ class Outcome:
     seconds: float | None = None
     #: MiB/s of the image.
     rate: float | None = None
-    #: Whether Nova inspected the format; None: not by this fetch.
+    #: Whether Nova inspected the format; None: the image was in the cache.
     inspected: bool | None = None
 
 
@@ -104,7 +104,7 @@ class Recorder(observe.Observer):
         self._display.ends(source, report, verified)
 
     def outcome(self, path: str, inspected: bool) -> Outcome:
-        """Say what came of it; without a success, it was in the cache."""
+        """Return the outcome; without a success, it was in the cache."""
         if self._success is None:
             return Outcome(self._image_id, path, 'cache')
         source, report, verified = self._success
@@ -171,12 +171,13 @@ def to_path(
 ) -> Outcome:
     """Fetch an image to a new file, outside of the cache.
 
-    Nothing inspects the format, as the libvirt driver does before it uses an
-    image: it needs qemu-img for that, and leaves out kernels and ramdisks.
+    This does not inspect the format, as the libvirt driver does before it
+    uses an image: the inspection needs qemu-img, and skips kernels and
+    ramdisks.
 
     :param path: of check_path()
-    :raises CommandError: the image cannot be fetched, or a file has appeared
-        at path in the meantime, which is left there
+    :raises CommandError: the image cannot be fetched, or another process has
+        created a file at path, which stays there
     """
     with _sentences(image_id), observe.watched_by(recorder):
         try:

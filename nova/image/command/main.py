@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument('--cache', action='store_true', help=_(
         'put it into the image cache of this host (the default)'))
     what.add_argument('--to', metavar='PATH', help=_(
-        'write it to a new file instead; unlike for the cache, its format is '
-        'not inspected'))
+        'write it to a new file instead; unlike for the cache, Nova does not '
+        'inspect its format'))
     what.add_argument('--check', action='store_true', help=_(
         'fetch nothing; tell, line by line, what is right and wrong, and how '
         'to mend it'))

@@ -20,7 +20,7 @@ CEPH_USER = 'glance'
 
 _STORES = ['ceph:rbd']
 
-# But for 416, the answer to a request that only asks for permission.
+# Not 416, which is the answer to a request that only asks for permission.
 _DOWNLOAD = re.compile(r'"GET /v2/images/([^/ ]+)/file HTTP/[\d.]+" (?!416)')
 
 

@@ -110,7 +110,7 @@ class Service:
         return {'status': status, 'cause': cause, 'said': said}
 
     def fsid(self, **arguments: ty.Any) -> Answer:
-        """Make the other privileged call that runs a program of Ceph's."""
+        """Make the privileged call that runs ``ceph fsid``."""
         status, cause, said = nova.privsep.rbd.fsid(**arguments)
         return {'status': status, 'cause': cause, 'said': said}
 

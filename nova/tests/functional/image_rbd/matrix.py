@@ -79,7 +79,7 @@ class MatrixTestCase(worker_base.WorkerTestCase):
     #: Of the compute host's [glance], unless a test says otherwise.
     OPTIONS: ClassVar[Options] = {
         'verify_glance_signatures': True}
-    #: Of other sections of its nova.conf.
+    #: Options of the other sections of nova.conf.
     SECTIONS: ClassVar[config.Options] = {}
 
     @classmethod
@@ -142,7 +142,7 @@ class MatrixTestCase(worker_base.WorkerTestCase):
         :param cached: into the image cache
         :param path: the file it was made of; None: don't compare
         :param options: of [glance]
-        :param worker: of another user than usual
+        :param worker: another user's; None: the default one
         """
         self.host.configure(config.merge(self.SECTIONS, {'glance': {
             **self.OPTIONS, **(options or {}),
@@ -194,9 +194,9 @@ class MatrixTestCase(worker_base.WorkerTestCase):
     def assert_refused(self, image_id: str, error: str, reason: str, *,
                        fetched: bool = False, why: str | None = None,
                        by_http: str | None = None, **how: Any) -> None:
-        """By both ways, and nothing is left.
+        """Assert that both ways fail, and that neither leaves a file.
 
-        :param error: of a direct download, with HTTP behind it
+        :param error: of a direct download that falls back to HTTP
         :param by_http: of a download over HTTP alone; None: the same
         :param reason: is in the error's message
         :param fetched: whether the data has to be seen for that; if not,

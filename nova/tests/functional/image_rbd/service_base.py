@@ -228,7 +228,7 @@ class ServiceTestCase(base.LabTestCase):
             os.kill(pid, signal.SIGCONT)
 
     def rbd_pid(self, after: int = 0) -> int:
-        """Wait for an export that has written so many bytes; its pid."""
+        """Wait until an export has written so many bytes; return its pid."""
         found: list[int] = []
 
         def runs() -> bool:

@@ -261,7 +261,7 @@ class TestArguments(BoundaryTestCase):
 
 
 class TestSecrets(BoundaryTestCase):
-    """Ceph quotes keys, and what is in damaged files; nothing of it passes."""
+    """Ceph quotes keys and damaged files; no quotation passes."""
 
     def setUp(self):
         super().setUp()
@@ -271,24 +271,24 @@ class TestSecrets(BoundaryTestCase):
     def answers(
         self, conf: pathlib.Path, service: lab_service.Service | None = None,
     ) -> list[dict[str, Any]]:
-        """Make both privileged calls; what their callers get to know."""
+        """Make both privileged calls; return what they return."""
         ask = (service or self.service).ask
         with self.reader() as content:
             exported = ask('export', fifo=str(self.fifo),
                            **self.arguments(conf=str(conf))).answer()
-        told = ask('fsid', conf=str(conf), user='nova',
-                   connect_timeout=2).answer()
+        answer = ask('fsid', conf=str(conf), user='nova',
+                     connect_timeout=2).answer()
         self.assertEqual(b'', content)
-        return [exported, told]
+        return [exported, answer]
 
-    def assert_not_told(self, secret: str, *where: object) -> None:
-        """No eight characters in a row are anywhere."""
+    def assert_not_leaked(self, secret: str, *where: object) -> None:
+        """Assert that no eight characters in a row of it appear anywhere."""
         for text in map(str, where):
             for place in range(max(1, len(secret) - 7)):
                 self.assertNotIn(secret[place:place + 8], text)
 
     def damaged(self) -> list[tuple[str, str]]:
-        """Keys that are no good, each with the cause to be told."""
+        """Return keys that do not work, each with the expected cause."""
         new_key = unit_errors.NEW_KEY
         keys = [(new_key, 'new-key'), (unit_errors.KEY, 'refused')]
         for place in (0, 1, 7, 20, len(self.key) - 3):
@@ -301,7 +301,7 @@ class TestSecrets(BoundaryTestCase):
         return keys
 
     def check_keys(self, write: Callable[[str], pathlib.Path]) -> None:
-        """Have each of these keys used; write() returns the ceph.conf."""
+        """Try each of these keys; write() returns the path of ceph.conf."""
         for key, cause in self.damaged():
             answers = self.answers(write(key))
             for answer in answers:
@@ -311,11 +311,11 @@ class TestSecrets(BoundaryTestCase):
             self.assertEqual(
                 ["rbd: couldn't connect to the cluster!", ''],
                 [answer['said'] for answer in answers])
-            # Where it was damaged, each half is still a secret.
+            # Each half of a damaged key is still a secret.
             for part in (key, self.key, unit_errors.NEW_KEY):
-                self.assert_not_told(part, answers)
+                self.assert_not_leaked(part, answers)
         for part in (self.key, unit_errors.KEY, unit_errors.NEW_KEY, SECRET):
-            self.assert_not_told(part, self.service.log.read_text())
+            self.assert_not_leaked(part, self.service.log.read_text())
 
     @property
     def conf(self) -> pathlib.Path:
@@ -349,10 +349,10 @@ class TestSecrets(BoundaryTestCase):
             answers = self.answers(conf)
             self.assertEqual(['bad-key'] * 2,
                              [answer['cause'] for answer in answers])
-            self.assert_not_told(self.key, answers)
+            self.assert_not_leaked(self.key, answers)
 
     def test_environment_of_the_service(self):
-        """What is in CEPH_ARGS there does not count."""
+        """rbd and ceph ignore CEPH_ARGS of the service."""
         missing = self.write_ceph_conf(keyring='/nowhere/keyring')
         for key in (self.key[:9] + '!' + self.key[10:], unit_errors.NEW_KEY):
             with lab_service.Service(
@@ -367,12 +367,12 @@ class TestSecrets(BoundaryTestCase):
                         (status, [cause] * 2),
                         ([answer['status'] for answer in answers],
                          [answer['cause'] for answer in answers]))
-                    self.assert_not_told(key, answers)
-            self.assert_not_told(key, service.log.read_text())
+                    self.assert_not_leaked(key, answers)
+            self.assert_not_leaked(key, service.log.read_text())
             self.assertTrue(process.wait_for(
                 lambda: len(self.daemons()) == 1, 10))
 
-    def test_keyring_that_is_none(self):
+    def test_keyring_is_not_a_keyring(self):
         for text in (f'[client.nova]\n\tkey {self.key}\n',
                      f'[client.nova]\n\t{self.key}\n',
                      f'[client.nova]\n\tsecret = {self.key}\n',
@@ -386,11 +386,11 @@ class TestSecrets(BoundaryTestCase):
             for answer in answers:
                 self.assertIn(answer['cause'],
                               ('bad-key', 'bad-keyring', 'refused'), text)
-            self.assert_not_told(self.key, answers)
-        self.assert_not_told(self.key, self.service.log.read_text())
+            self.assert_not_leaked(self.key, answers)
+        self.assert_not_leaked(self.key, self.service.log.read_text())
 
-    def test_key_file_that_is_none(self):
-        # Whole lines of it stand in the output, which look like rbd's own.
+    def test_key_file_is_not_a_key_file(self):
+        # Ceph prints whole lines of it, which look like rbd's error messages.
         path = self.shared_host.directory / 'keyfile'
         self.addCleanup(path.unlink, missing_ok=True)
         conf = self.write_ceph_conf(keyfile=path)
@@ -401,7 +401,7 @@ class TestSecrets(BoundaryTestCase):
             answers = self.answers(conf)
             for answer in answers:
                 self.assertIn(answer['cause'], ('bad-key', 'bad-keyring'))
-            self.assert_not_told(SECRET, answers)
+            self.assert_not_leaked(SECRET, answers)
             self.assertNotIn('hunter2', str(answers))
 
     def test_secret_file_as_ceph_conf(self):
@@ -416,22 +416,22 @@ class TestSecrets(BoundaryTestCase):
             for answer in answers:
                 self.assertNotEqual((0, ''),
                                     (answer['status'], answer['cause']))
-            self.assert_not_told(SECRET, answers)
-        self.assert_not_told(SECRET, self.service.log.read_text())
+            self.assert_not_leaked(SECRET, answers)
+        self.assert_not_leaked(SECRET, self.service.log.read_text())
 
-    def test_log_that_is_full_of_it(self):
-        """All that Ceph can log, in the middle of which rbd fails."""
+    def test_log_with_all_debug_output(self):
+        """rbd fails while Ceph logs as much as it can."""
         conf = self.write_ceph_conf(
             debug_ms=20, debug_auth=30, debug_monc=30, debug_rbd=20,
             log_to_stderr='true', err_to_stderr='true')
-        exported, told = self.answers(conf)
-        self.assertEqual((2, 0), (exported['status'], told['status']))
+        exported, answer = self.answers(conf)
+        self.assertEqual((2, 0), (exported['status'], answer['status']))
         self.assertLessEqual(
             {exported['said']},
             {'', 'rbd: error opening image none: (2) No such file or '
                  'directory'})
-        self.assertEqual(self.cloud.ceph.fsid, told['said'])
-        self.assert_not_told(self.key, exported, told)
+        self.assertEqual(self.cloud.ceph.fsid, answer['said'])
+        self.assert_not_leaked(self.key, exported, answer)
 
     def test_warning_of_a_download(self):
         image_id = self.upload(self.image, 'iso')
@@ -442,9 +442,9 @@ class TestSecrets(BoundaryTestCase):
             self.write_ceph_conf(key=key)
             fetched = self.fetch(image_id)
             self.assert_by_http(words, image_id, fetched)
-            self.assert_not_told(key, fetched.log)
-            self.assert_not_told(self.key, fetched.log)
-        self.assert_not_told(self.key, self.service.log.read_text())
+            self.assert_not_leaked(key, fetched.log)
+            self.assert_not_leaked(self.key, fetched.log)
+        self.assert_not_leaked(self.key, self.service.log.read_text())
 
 
 class TestChild(BoundaryTestCase):

@@ -348,10 +348,10 @@ class TestTimeLimits(service_base.ServiceTestCase):
         self.assertFalse(os.path.exists('/proc/%d' % pid))
 
 
-class TestDeletedMeanwhile(service_base.ServiceTestCase):
+class TestDeletedDuringExport(service_base.ServiceTestCase):
     """Ceph reads a deleted image as zeros, and rbd ends with status 0.
 
-    Where nothing verifies the bytes, that must not become an image.
+    If nothing verifies the bytes, Nova must not use them as an image.
     """
 
     def setUp(self):
@@ -374,23 +374,23 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
         self.cloud.ceph.rbd('snap', 'rm', name, '--no-progress')
 
     def delete_in_ceph(self, image_id: str) -> None:
-        """In the order in which Glance does it."""
+        """Delete an image in Ceph in the same order as Glance does."""
         name = 'images/' + image_id
         self.delete_snapshot(image_id)
         self.cloud.ceph.rbd('rm', '--no-progress', name)
 
     def replace_in_ceph(self, image_id: str) -> None:
-        """Delete an image, and make another one of the same name."""
+        """Delete an image, and create another one of the same name."""
         self.delete_in_ceph(image_id)
         name = 'images/' + image_id
         self.cloud.ceph.rbd('import', '--no-progress', self.large_image, name)
         self.cloud.ceph.rbd('snap', 'create', '--no-progress', name + '@snap')
         self.cloud.ceph.rbd('snap', 'protect', name + '@snap')
 
-    def meanwhile(
+    def change_during_export(
         self, disk_format: str, change: Callable[[str], None],
     ) -> tuple[str, lab_service.Request]:
-        """Fetch an image; in the middle, let rbd stand still for a change."""
+        """Fetch an image; stop rbd halfway, make a change, let rbd go on."""
         image_id = self.upload_once(disk_format)
         with self.slow_osd():
             request = self.service.fetch(image_id, self.out())
@@ -406,7 +406,7 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
         self, kind: str, image_id: str, request: lab_service.Request,
         detail: str,
     ) -> None:
-        """HTTP had its turn, and could not deliver either."""
+        """Assert that the download over HTTP was tried, and failed, too."""
         error = self.assertRaises(errors.FetchFailed, request.fetched)
         self.assertEqual(kind, error.kind, str(error))
         self.assertEqual([], os.listdir(self.out().parent))
@@ -421,7 +421,7 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
 
     def test_deleted_in_ceph(self):
         for disk_format in ('iso', 'raw'):
-            image_id, request = self.meanwhile(
+            image_id, request = self.change_during_export(
                 disk_format, self.delete_in_ceph)
             self.assert_refused(
                 'ImageUnacceptable', image_id, request,
@@ -430,7 +430,7 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
 
     def test_deleted_by_glance(self):
         for disk_format in ('iso', 'raw'):
-            image_id, request = self.meanwhile(
+            image_id, request = self.change_during_export(
                 disk_format, self.cloud.glance_client().images.delete)
             self.assert_refused(
                 'ImageNotFound', image_id, request,
@@ -439,14 +439,14 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
 
     def test_snapshot_deleted(self):
         for disk_format in ('iso', 'raw'):
-            image_id, request = self.meanwhile(
+            image_id, request = self.change_during_export(
                 disk_format, self.delete_snapshot)
             # HTTP reads the same snapshot.
             self.assert_refused('ImageUnacceptable', image_id, request, '')
 
     def test_replaced_by_another_one(self):
         for disk_format in ('iso', 'raw'):
-            image_id, request = self.meanwhile(
+            image_id, request = self.change_during_export(
                 disk_format, self.replace_in_ceph)
             fetched = request.fetched()
             self.assert_same(self.large_image, fetched)
@@ -456,14 +456,14 @@ class TestDeletedMeanwhile(service_base.ServiceTestCase):
 
     def test_undisturbed(self):
         for disk_format in ('iso', 'raw'):
-            image_id, request = self.meanwhile(
+            image_id, request = self.change_during_export(
                 disk_format, lambda _image_id: None)
             fetched = request.fetched()
             self.assert_same(self.large_image, fetched)
             self.assert_fetched_by('rbd', image_id, fetched, 'nothing')
             self.assertEqual([], self.warnings(fetched.log))
 
-    def test_looking_takes_longer_than_a_stall(self):
+    def test_lookup_takes_longer_than_a_stall(self):
         self.configure(verify_direct_download=False, rbd_stall_timeout=1)
         for disk_format in ('iso', 'raw'):
             image_id = self.upload(self.image, disk_format)

@@ -186,7 +186,7 @@ class TestImageFetch(base.LabTestCase):
         self.assertEqual(
             'Fetching by rbd\nnova-image-fetch: interrupted\n', err)
         self.assertEqual([], os.listdir(self.out().parent))
-        # Another process creates the file that it is to make.
+        # Another process creates the file during the download.
         other = self.start('--to', self.out(), image_id)
         self.wait_for_export()
         self.out().write_bytes(b'of another process')
@@ -307,7 +307,7 @@ class TestImageFetch(base.LabTestCase):
             'decoded': self.ceph_conf('keyring.conf', keyring=keyring),
             'too old for it, .* rotate client.nova --key-type=aes" -> '
             'Upgrade ceph-common': self.ceph_conf('new.conf', key=new_key)}
-        # What is in this variable does not count for rbd.
+        # rbd and ceph must ignore this variable.
         commands = {words: self.host.start(
             self.program, '--config-file', self.host.conf,
             '--config-file', self.overlay(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Glance refuses over HTTP is refused directly, too."""
+"""Nova refuses a direct download that Glance refuses over HTTP."""
 
 from collections.abc import Iterator
 import contextlib
@@ -15,11 +15,11 @@ from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import worker as lab_worker
 
-#: User -> project and role; beside those that the lab has.
+#: User -> project and role, in addition to the users of the lab.
 _USERS = {'reader': ('demo', 'reader'), 'stranger': ('other', 'member')}
 
 #: Status -> whether such an image is marked as deleted in Glance's database.
-#: Glance has no API to put an image into most of these.
+#: Glance has no API that gives an image most of these statuses.
 _STATUSES = {
     'active': False, 'deactivated': False, 'queued': False, 'saving': False,
     'uploading': False, 'importing': False, 'killed': False,
@@ -43,7 +43,7 @@ class PermissionTestCase(matrix.MatrixTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         keystone = cls.cloud.keystone
-        # As the guide recommends; Glance tells it all locations.
+        # As the guide recommends: Glance shows this user all locations.
         cls.SECTIONS = {'service_user': {
             **keystone.credentials('nova'), 'send_service_user_token': True}}
         cls.policy = config.write(cls.cloud.directory / 'download.yaml', '')
@@ -58,7 +58,7 @@ class PermissionTestCase(matrix.MatrixTestCase):
             cls.workers[name] = lab_worker.Worker(cls.class_host, user=name)
             cls.workers[name].setUp()
             cls.addClassCleanup(cls.workers[name].cleanUp)
-            # Its privsep daemon has started when it answers.
+            # This starts its privsep daemon.
             with contextlib.suppress(errors.FetchFailed):
                 cls.workers[name].fetch(uuidutils.generate_uuid())
 
@@ -73,7 +73,7 @@ class PermissionTestCase(matrix.MatrixTestCase):
     @classmethod
     @contextlib.contextmanager
     def hidden_locations(cls) -> Iterator[None]:
-        """Have Glance hide from users where images are."""
+        """Have Glance hide the locations of images from users."""
         with cls.glance_options(config.merge(
                 test_locations.HIDDEN,
                 {'oslo_policy': {'policy_file': cls.policy}})):
@@ -88,7 +88,7 @@ class PermissionTestCase(matrix.MatrixTestCase):
     def assert_verdict(
         self, user: str, error: str, directly: bool = False,
     ) -> None:
-        """Assert the same verdict over HTTP and on the direct way.
+        """Assert the same verdict over HTTP and for a direct download.
 
         :param error: the name of Nova's exception; '' where the user gets the
             image
@@ -125,10 +125,10 @@ class TestStatus(PermissionTestCase):
 
     @staticmethod
     def expected_error(status: str, user: str, visibility: str) -> str:
-        """Return what Glance 33 makes of a download, as an error of Nova."""
+        """Return Nova's error for the answer that Glance 33 gives, or ''."""
         if _STATUSES[status] or (user, visibility) == ('stranger', 'private'):
             return _NOT_FOUND
-        # Its default policy does not let a mere reader download.
+        # By the default policy of Glance, a reader may not download.
         if user == 'reader' or (status == 'deactivated' and user != 'admin'):
             return _REFUSED
         return ''
@@ -175,10 +175,10 @@ class TestPolicy(PermissionTestCase):
 
 
 class TestQuestion(PermissionTestCase):
-    """How Glance is asked for permission."""
+    """How Nova asks Glance for permission."""
 
     def test_no_store_is_opened(self) -> None:
-        """An image that is not in Ceph gets the same answer."""
+        """Glance gives the same answer for an image that Ceph has lost."""
         lost = self.upload(self.path, 'iso')
         self.cloud.ceph.rbd('rename', 'images/' + lost, 'images/elsewhere')
         self.addCleanup(

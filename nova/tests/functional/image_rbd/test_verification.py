@@ -14,8 +14,8 @@ from nova.tests.lab import signing
 
 MIB = matrix.MIB
 CORRUPT = 'ImageUnacceptable'
-#: The error where one source alone has delivered wrong bytes, or none has
-#: delivered all.
+#: The error if only one source has delivered wrong bytes, or no source has
+#: delivered the complete image.
 LOST = 'CouldNotFetchImage'
 UNSIGNED = 'the signature is not of this data'
 
@@ -263,8 +263,8 @@ class TestFaultyWays(matrix.MatrixTestCase):
         # No source has it right.
         error = by_http = LOST
         if fault == 'flip':
-            # In the stream of a raw image it is another byte that is flipped
-            # than over HTTP: the sources do not agree.
+            # For a raw image, the fault flips another byte in the export than
+            # over HTTP, so the sources deliver different bytes.
             error, by_http = (
                 ('InvalidSignature',) * 2 if signed else
                 (CORRUPT if disk_format == 'iso' else LOST, LOST))

@@ -206,9 +206,9 @@ class Evidence:
         self._require_nothing_cached(image)
 
     def require_not_fetched(self, image: ty.Any) -> None:
-        """An image was not exported, and nothing of it is kept.
+        """Require that an image was not exported, and is not in the cache.
 
-        :raises LabError: it is not so
+        :raises LabError: the image was exported, or is in the cache
         """
         require(not self.exports(),
                 f'Nothing should be exported; the compute log has '

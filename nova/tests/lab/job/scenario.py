@@ -297,14 +297,14 @@ class Scenario:
             image.shown, 'sha512')
 
     def _rescue_with_deactivated(self) -> str:
-        """Glance tells Nova where it is, and refuses it to the user."""
+        """Glance gives Nova the location, but refuses the user the image."""
         self._store('deactivated')
         image = self._images['deactivated']
         images = self._cloud.glance_client('admin').images
         images.deactivate(image.id)
         self._evidence.begin()
         server = self._user.rescue(self._servers['7'].server, image.id)
-        # Of a deactivated image, Glance does not delete the data.
+        # Glance does not delete the data of a deactivated image.
         images.reactivate(image.id)
         require(server.status != 'RESCUE',
                 f'The server should not be rescued; it is {server.status}')

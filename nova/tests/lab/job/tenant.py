@@ -96,10 +96,10 @@ class Tenant:
         return server
 
     def rescue(self, server: Server, image_id: str) -> Server:
-        """Boot a server from another image; wait until that worked or failed.
+        """Boot a server from another image; wait until this ends or fails.
 
-        :returns: the server as it is then
-        :raises LabError: Nova is still busy with it when time is up
+        :returns: the server in its new state
+        :raises LabError: Nova does not finish in time
         """
         server.rescue(self._compute, image_ref=image_id)
 

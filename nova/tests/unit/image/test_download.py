@@ -143,7 +143,7 @@ class FakeHandler:
 
 
 class UnreadBody(io.BytesIO):
-    """The body of an answer, which may be as large as an image."""
+    """The body of an answer, which must not be read: it can be an image."""
 
     def read(self, *_args: ty.Any) -> ty.NoReturn:
         raise AssertionError('the body of the answer was read')
@@ -200,7 +200,7 @@ class DownloadTestCase(test.NoDBTestCase):
     def answer(self, status: int | type[Exception]) -> None:
         """Have Glance answer a request for a range of the image.
 
-        :param status: the answer's, or the error in place of one
+        :param status: the HTTP status, or the error that the request raises
         """
         self.body = UnreadBody(RIGHT)
         how: dict[str, ty.Any] = (
@@ -504,7 +504,7 @@ class TestSources(DownloadTestCase):
              for record in logs.records])
 
     def test_size_is_not_known(self) -> None:
-        """Then no source can be held to it: HTTP is the only one."""
+        """Nova cannot check the size then, and uses HTTP only."""
         handler = self.handle(RIGHT)
         self.image['size'] = None
         self.download()
@@ -528,7 +528,7 @@ class TestSources(DownloadTestCase):
 
 
 class TestPermission(DownloadTestCase):
-    """Whether Glance would let this user download the image."""
+    """Nova asks whether Glance lets this user download the image."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -587,7 +587,7 @@ class TestPermission(DownloadTestCase):
         self.assertTrue(self.body.closed)
 
     def test_image_is_not_active(self) -> None:
-        """Glance itself answers the request for its data."""
+        """Nova then requests the data from Glance, and Glance decides."""
         self.glance.refusal = glance_exc.HTTPForbidden()
         for status in ('queued', 'saving', 'uploading', 'importing',
                        'deactivated', 'pending_delete', 'deleted', 'killed',
@@ -600,7 +600,7 @@ class TestPermission(DownloadTestCase):
         self.assertEqual([], self.handler.calls)
         self.login.assert_not_called()
 
-    def test_not_asked_where_nothing_could_be_fetched_directly(self) -> None:
+    def test_glance_not_asked_without_a_usable_location(self) -> None:
         self.locate('file:///x', 'swift://y')
         self.download()
         self.flags(allowed_direct_url_schemes=[], group='glance')
@@ -609,7 +609,7 @@ class TestPermission(DownloadTestCase):
         self.assertFalse(self.range.called)
 
     def test_server_named_by_the_request(self) -> None:
-        """It decides about its own images."""
+        """That server decides who may download its images."""
         self.answer(403)
         with mock.patch.object(FakeGlance, 'is_for_one_server', True):
             self.assertRaises(exception.ImageNotAuthorized, self.download)
@@ -796,7 +796,7 @@ class TestFailures(DownloadTestCase):
         self.assertEqual(1, self.glance.closed)
 
     def test_wrong_bytes_over_http_alone(self) -> None:
-        """They may be right on another host."""
+        """Another host may receive the right bytes."""
         self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage,
                           f'{uuids.image}.*Glance recorded')
@@ -1082,7 +1082,7 @@ class TestSignatures(DownloadTestCase):
 
 
 class TestNewFileOnly(DownloadTestCase):
-    """With replace=False, what is at the path stays, whatever it is."""
+    """With replace=False, nothing at the path is replaced."""
 
     def assert_kept(self) -> None:
         self.assertRaises(FileExistsError, self.download, replace=False)
@@ -1092,7 +1092,7 @@ class TestNewFileOnly(DownloadTestCase):
         handler = self.handle(RIGHT, RIGHT)
         pathlib.Path(self.path).write_bytes(b'of another process')
         self.assert_kept()
-        # The destination is at fault, so that no other source can help.
+        # The destination is at fault, so no other source can help.
         self.assertEqual(['mem://0'], handler.urls)
         self.assertNotIn('data', self.glance.methods)
         self.image['locations'] = []
@@ -1106,7 +1106,7 @@ class TestNewFileOnly(DownloadTestCase):
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
         self.assert_kept()
-        # The green one waits for a writer.
+        # eventlet's os.read() would wait for a writer.
         self.assertEqual(b'', transfer.native('os').read(reader, 1))
 
     def test_nothing(self) -> None:
@@ -1178,7 +1178,7 @@ class TestOtherDestinations(DownloadTestCase):
                       uuids.image, logs.output[-1])
 
     def test_chunks_and_trusted_certificates(self) -> None:
-        """They are validated before the first byte is asked for."""
+        """Nova validates them before it requests the first byte."""
         self.sign(RIGHT)
         for validation in (True, False):
             self.flags(verify_glance_signatures=validation,
@@ -1195,7 +1195,7 @@ class TestOtherDestinations(DownloadTestCase):
             self.assertEqual(RIGHT, b''.join(chunks))
 
     def test_chunks_and_wrong_signature(self) -> None:
-        """The reader never has all of the image."""
+        """The reader never gets the complete image."""
         self.sign(WRONG)
         chunks = self.download(dst_path=None)
         read = []

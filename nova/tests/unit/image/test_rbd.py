@@ -403,17 +403,17 @@ class TestOpenSource(RbdTestCase):
                 r'directory\): ' + re.escape(said) + '$',
                 FakeExport(content, 2, said))
 
-    def test_several_sentences(self) -> None:
+    def test_several_messages(self) -> None:
         self.assert_fails(
             r'ended with status 5 \(Input/output error\): one; two$',
             FakeExport(b'', 5, 'one\ntwo'))
 
-    def test_rbd_says_nothing(self) -> None:
+    def test_rbd_prints_no_message(self) -> None:
         self.assert_fails(r'ended with status 5 \(Input/output error\)$',
                           FakeExport(b'', 5))
 
     def test_causes(self) -> None:
-        """Each has words of its own, before those of rbd."""
+        """Each cause has its own text, before the messages of rbd."""
         self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
         known = set()
         for cause in set(rbd_errors.Cause) - {rbd_errors.Cause.UNKNOWN}:
@@ -434,20 +434,20 @@ class TestOpenSource(RbdTestCase):
         ):
             self.assertIn(words, rbd.explain(cause))
 
-    def test_causes_that_are_no_errno(self) -> None:
+    def test_causes_without_an_errno(self) -> None:
         for cause in ('bad-conf', 'not-run', 'snapshot-lost'):
             self.assert_fails(
                 '^' + re.escape(rbd.explain(cause)) + '$',
                 FakeExport(b'', 1, cause=cause))
 
-    def test_error_for_programs(self) -> None:
+    def test_error_attributes(self) -> None:
         error = self.assertRaises(
             rbd.ExportError, self.fetch,
             FakeExport(b'', 13, cause='refused'))
         self.assertEqual((13, 'refused'), (error.status, error.cause))
 
     def test_snapshot_is_lost(self) -> None:
-        """All bytes have come, and rbd has ended with 0."""
+        """rbd has sent all bytes, and has ended with status 0."""
         for content, disk_format in ((b'x', 'qcow2'),
                                      (test_rbd_diff.VALID, 'raw')):
             export = FakeExport(content, cause='snapshot-lost')
@@ -531,7 +531,7 @@ class TestOpenSource(RbdTestCase):
             self.fetch(FakeExport(b'x'))
             self.assertEqual(patience * 1000, waited[0])
 
-    def test_time_to_look_at_the_snapshot(self) -> None:
+    def test_limits_include_the_snapshot_lookup(self) -> None:
         """Two runs of rbd before the first byte, two after the last one."""
         waited = self.spy_on_polls()
         for connect, stall, first, others in ((9, 60, 80, 80),
@@ -647,7 +647,7 @@ class TestOpenSource(RbdTestCase):
                         transfer.SourceError, 'status 5', source.finish)
 
     def test_not_read_to_the_end(self) -> None:
-        """A good export must not pass for an image that was not read."""
+        """finish() fails if the export succeeded but was not read."""
         image = {'id': IMAGE_ID}
         for disk_format in ('qcow2', 'raw'):
             export = FakeExport(test_rbd_diff.VALID)
@@ -657,7 +657,7 @@ class TestOpenSource(RbdTestCase):
                       self.path, verified=True) as source):
                 end = time.monotonic() + 60
                 reason = ''
-                # It ends by itself, as its output fits into the pipe.
+                # The export ends by itself: its output fits into the pipe.
                 while 'not read to its end' not in reason:
                     self.assertLess(time.monotonic(), end, reason)
                     time.sleep(0.001)

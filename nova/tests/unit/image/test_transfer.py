@@ -837,12 +837,12 @@ class TestDurability(TransferTestCase):
                     errno.EIO, 'the disk')):
                 self.assert_fails(OSError, 'the disk',
                                   MemorySource([(0, b'x')]))
-            # The second time without O_TMPFILE, which takes the other call.
+            # The second time without O_TMPFILE, which uses os.replace().
             self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
 
 
-class TestAppearedInTheMeantime(TransferTestCase):
-    """Another file gets the name while the image is on its way."""
+class TestFileAppearsDuringTransfer(TransferTestCase):
+    """Another process creates a file at the path during the transfer."""
 
     OTHER = b'of another process'
 
@@ -868,7 +868,7 @@ class TestAppearedInTheMeantime(TransferTestCase):
         self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
         self.test_kept()
 
-    def test_kept_when_it_was_there_before(self) -> None:
+    def test_kept_when_it_existed_before(self) -> None:
         self.make(self.OTHER)
         self.keep(MemorySource([(0, b'image')]))
         self.assertEqual(self.OTHER, self.content())
@@ -890,7 +890,7 @@ class TestAppearedInTheMeantime(TransferTestCase):
             replace=False)
         self.assertEqual(self.OTHER, self.content())
 
-    def test_none_is_there(self) -> None:
+    def test_path_does_not_exist(self) -> None:
         for forbidden in (False, True):
             if forbidden:
                 self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
@@ -936,19 +936,20 @@ class Victim:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait, while green threads go on."""
+    """Wait until the condition is true; let green threads run."""
     end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError('it does not happen')
+            raise AssertionError('the condition is still false')
         time.sleep(0.001)
 
 
 class Killing(fixtures.Fixture):
     """Starts calls in threads that can be killed while they wait.
 
-    On eventlet these are green threads. Threads cannot be killed: there the
-    wait for native work is made one that kill() ends.
+    With eventlet, these are green threads. Native threads cannot be killed, so
+    without eventlet this fixture replaces the wait for native work with one
+    that kill() ends.
     """
 
     def _setUp(self) -> None:
@@ -975,13 +976,13 @@ class Killing(fixtures.Fixture):
         return victim
 
     def kill(self, victim: Victim) -> None:
-        """Kill it; it may go on to end what it began."""
+        """Kill it; its cleanup may still run after this returns."""
         if self._eventlet is not None:
             self._eventlet.kill(self._green[victim], Killed)
         victim.killed.set()
 
     def occupy(self) -> None:
-        """Have native work wait in a queue until free()."""
+        """Keep native work in the queue until free() is called."""
         self._gate.clear()
         if self._eventlet is None:
             return
@@ -999,12 +1000,12 @@ class Killing(fixtures.Fixture):
         wait_until(lambda: len(started) == len(threads))
 
     def free(self) -> None:
-        """Let what is queued begin, and end."""
+        """Let the queued work run, and wait until it has ended."""
         self._gate.set()
         for thread in self._threads:
             thread.join(60)
         if self._eventlet is not None:
-            # This is queued behind it.
+            # This call waits in the queue behind that work.
             self._eventlet.tpool.execute(os.getpid)
 
     def _in_thread(self, work: Callable[[], ty.Any]) -> Callable[[], ty.Any]:
@@ -1041,20 +1042,20 @@ _NAMING = ('link', 'replace')
 
 
 class Steps(fixtures.Fixture):
-    """Calls back at one of the system calls that a transfer makes.
+    """Calls a function at one of the system calls of a transfer.
 
-    Those of the thread that the test runs in are not counted.
+    By default, it does not count the calls of the test's own thread.
     """
 
     def __init__(
         self, number: int, callback: Callable[[], None], after: bool = False,
         everywhere: bool = False,
     ) -> None:
-        """Watch.
+        """Watch the system calls.
 
-        :param number: of the call, from 0; negative: none
-        :param callback: called by the thread that makes the call
-        :param after: whether it is called after the system call
+        :param number: number of the call, from 0; negative: none
+        :param callback: called in the thread that makes the call
+        :param after: whether to call it after the system call, not before
         :param everywhere: count the calls of the test's thread, too
         """
         self._number = number
@@ -1073,7 +1074,7 @@ class Steps(fixtures.Fixture):
 
     @property
     def reached(self) -> str:
-        """The system call that it is about; '' if it was not made."""
+        """The chosen system call; '' if the transfer did not get there."""
         if 0 <= self._number < len(self.calls):
             return self.calls[self._number]
         return ''
@@ -1102,7 +1103,7 @@ class Steps(fixtures.Fixture):
 
 
 class KillableSource(MemorySource):
-    """Knows when it is interrupted, and goes on as if it were not."""
+    """Records that it is interrupted, but continues."""
 
     def __init__(self, image: bytes) -> None:
         super().__init__([(0, image)], endless=True)
@@ -1118,8 +1119,8 @@ class KilledTestCase(TransferTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.use_small_blocks()
-        # Its own file is not of interest here: Nova's function removes it,
-        # unless a signal comes at that very moment.
+        # Nova's function creates a file of its own, and removes it unless a
+        # signal arrives at that moment. That file is not tested here.
         self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: True)
         self.event = transfer.native('threading').Event
@@ -1141,7 +1142,7 @@ class TestKilled(KilledTestCase):
             replace=replace))
 
     def kill_at(self, number: int, after: bool, replace: bool) -> Steps:
-        """Kill it at a system call, which hangs until the kill is known."""
+        """Kill it at a system call that hangs until stop() was called."""
         reached, go_on = self.event(), self.event()
 
         def hang() -> None:
@@ -1156,7 +1157,7 @@ class TestKilled(KilledTestCase):
             if reached.is_set():
                 self.killing.kill(victim)
                 wait_until(source.interrupted.is_set)
-                # What the work still needs is not taken away from it.
+                # The caller waits, and so does not close the source.
                 self.assertFalse(victim.has_ended)
                 go_on.set()
             victim.wait()
@@ -1199,14 +1200,14 @@ class TestKilled(KilledTestCase):
             self.kill_at_every_call(replace)
 
     def test_while_it_is_read(self) -> None:
-        """The read that waits is interrupted, and waited for."""
+        """The kill interrupts a waiting read, and waits until it ends."""
         reads = self.event()
 
         class Mute(KillableSource):
             def readinto(self, buffer: memoryview) -> int:
                 reads.set()
                 if not self.interrupted.wait(60):
-                    raise AssertionError('it is not interrupted')
+                    raise AssertionError('the read is not interrupted')
                 raise transfer.SourceError(reason='interrupted')
 
         victim = self.start(Mute(b'x'))
@@ -1273,17 +1274,17 @@ class TestKilled(KilledTestCase):
         self.assertEqual(['other'], os.listdir(self.directory))
 
     def test_before_the_start(self) -> None:
-        """It is queued, behind work that takes its time."""
+        """The kill arrives while the work is still in the queue."""
         self.make(b'not to be touched')
         self.killing.occupy()
         source = KillableSource(self.IMAGE)
         with Steps(-1, lambda: None) as steps:
             victim = self.start(source)
-            # It has to get into the queue.
+            # Give the work time to enter the queue.
             for _number in range(20):
                 time.sleep(0.001)
             self.killing.kill(victim)
-            # It does not wait for its turn.
+            # The victim ends before the queue is free.
             victim.wait()
             self.killing.free()
         self.assertIsInstance(victim.error, Killed)
@@ -1292,7 +1293,7 @@ class TestKilled(KilledTestCase):
 
 
 class TestKilledLate(KilledTestCase):
-    """The kill comes when the work has ended, and all is done."""
+    """The kill arrives after the work has ended."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -1320,13 +1321,13 @@ class TestKilledLate(KilledTestCase):
             transfer.native('threading').get_ident(), steps.threads)
         return steps
 
-    def test_name_is_taken_back(self) -> None:
+    def test_name_is_removed(self) -> None:
         self.transfer()
         self.assert_nothing_left()
 
     def test_file_of_another_process_stays(self) -> None:
         def replace() -> None:
-            # Both exist for a moment, so that they are not the same inode.
+            # Both exist for a moment, so they have different inodes.
             other = os.path.join(self.directory, 'other')
             self.make(b'of another process', other)
             self.assertEqual(self.IMAGE, self.content())
@@ -1341,7 +1342,7 @@ class TestKilledLate(KilledTestCase):
 
 
 class TestKilledTwice(KilledTestCase):
-    def test_work_is_waited_for_all_the_same(self) -> None:
+    def test_waits_until_the_work_has_ended(self) -> None:
         reads, go_on = self.event(), self.event()
         threads: list[ty.Any] = []
 
@@ -1388,7 +1389,7 @@ class TestKilledTwice(KilledTestCase):
 class TestInterrupted(KilledTestCase):
     """A signal ends the thread that does the work itself.
 
-    So it is in the command, which has no other thread for it.
+    nova-image-fetch has no other thread for it.
     """
 
     def setUp(self) -> None:
@@ -1398,9 +1399,9 @@ class TestInterrupted(KilledTestCase):
     def interrupt_at(
         self, number: int, after: bool, replace: bool,
     ) -> str | None:
-        """Return the system call that the signal came at, None if at none."""
+        """Return the system call that the signal interrupted, or None."""
         def fail() -> None:
-            # To lose a descriptor would be the test's own doing.
+            # Here the test itself, not the transfer, would leak a descriptor.
             if steps.reached not in (('open',) if after else ('close',)):
                 raise Killed
 

@@ -32,7 +32,7 @@ ARGUMENTS: dict[str, ty.Any] = {
     'pool': 'images', 'image': 'cafe', 'snapshot': 'snap',
     'connect_timeout': 5, 'stall_timeout': 60,
 }
-#: What a verified export is asked for by.
+#: Arguments of a verified export.
 EXPORT = ARGUMENTS | {'verified': True}
 NOTHING_SAID = 0, '', ''
 GONE = -9, rbd_errors.Cause.READER_GONE, ''
@@ -302,8 +302,8 @@ class TestCephConf(PrivsepRbdTestCase):
             ValueError, '/home/nova must belong to root',
             nova.privsep.rbd._check_roots_own, '/home/nova/ceph.conf')
 
-    def test_link_to_a_file_of_somebody_else(self) -> None:
-        """The link itself, and the way to it, are root's."""
+    def test_link_to_a_file_of_another_user(self) -> None:
+        """The link itself, and the directories above it, are root's."""
         home = os.path.join(os.path.realpath(self.directory), 'home')
         os.mkdir(home)
         link = os.path.join(self.directory, 'ceph.conf')
@@ -379,7 +379,7 @@ class TestExport(PrivsepRbdTestCase):
                 f'echo half; echo "{SENTENCE}" >&2; exit 2', reader))
         self.assertEqual(b'half\n', reader.content)
 
-    def test_success_says_nothing(self) -> None:
+    def test_success_returns_no_messages(self) -> None:
         self.assertEqual(NOTHING_SAID, self.export(
             f'echo "{SENTENCE}" >&2', self.reader()))
 
@@ -410,20 +410,20 @@ class TestExport(PrivsepRbdTestCase):
         self.assertEqual(
             (5, '', line), self.export(script, self.reader(), pool=pool))
 
-    def test_name_of_nobody_does_not_pass(self) -> None:
+    def test_unknown_name_does_not_pass(self) -> None:
         line = 'rbd: error glanceimagesofthefast: (5) Input/output error'
         self.assertEqual((5, '', ''), self.export(
             f'echo "{line}" >&2; exit 5', self.reader()))
 
     def test_says_one_line_longer_than_is_kept(self) -> None:
-        # Its beginning is lost, so its end could be anything.
+        # The beginning of the line is lost, so its end could be anything.
         self.assertEqual((5, '', ''), self.export(
             f'head -c 16384 /dev/zero | tr "\\0" S >&2; echo "{SENTENCE}" '
             '>&2; exit 5', self.reader()))
 
-    def test_cut_at_the_beginning_of_a_sentence(self) -> None:
-        # 16 KiB are kept: they begin with a sentence that is the end of a
-        # line.
+    def test_cut_at_the_beginning_of_a_message(self) -> None:
+        # The last 16 KiB are kept. They begin with the end of a line, which
+        # looks like a complete error message.
         filler = 16384 - len(SENTENCE) - 1
         for before, said in (('', SENTENCE), ('x', '')):
             self.assertEqual((5, '', said), self.export(
@@ -609,7 +609,7 @@ class TestExport(PrivsepRbdTestCase):
 
 
 class TestUnverified(PrivsepRbdTestCase):
-    """A snapshot that is not there any more is not exported."""
+    """An export fails if the snapshot disappears during it."""
 
     BEFORE = ('{"block_name_prefix": "rbd_data.1"}',
               '[{"name": "other", "id": 3}, {"name": "snap", "id": 4}]')
@@ -618,12 +618,12 @@ class TestUnverified(PrivsepRbdTestCase):
         super().setUp()
         self.useFixture(fixtures.MockPatchObject(
             nova.privsep.rbd, '_check_roots_own'))
-        # A shell script in the place of what would run rbd.
+        # A shell script replaces the program that runs rbd.
         self.program = pathlib.Path(self.directory, 'setpriv')
         self.set('_CONFINED', (str(self.program),))
 
     def answer(self, info: str, snapshots: str) -> None:
-        """Have Ceph answer that, from now on."""
+        """Set the answers of ``rbd info`` and ``rbd snap ls``."""
         for name, text in (('info', info), ('snap', snapshots)):
             pathlib.Path(self.directory, name).write_text(text)
 
@@ -631,7 +631,7 @@ class TestUnverified(PrivsepRbdTestCase):
         self, script: str = 'echo bytes', after: tuple[str, str] = BEFORE,
         **changes: ty.Any,
     ) -> rbd_errors.Outcome:
-        """Export; meanwhile the answers of Ceph change."""
+        """Export; Ceph's answers change during the export."""
         for name, text in zip(('info', 'snap'), after):
             pathlib.Path(self.directory, f'{name}.new').write_text(text)
         self.program.write_text(
@@ -653,7 +653,7 @@ class TestUnverified(PrivsepRbdTestCase):
             self.content = reader.close()
 
     def commands(self) -> list[str]:
-        """What was run, each up to its options."""
+        """Return the commands that were run, without their options."""
         path = pathlib.Path(self.directory, 'commands')
         text = path.read_text() if path.exists() else ''
         return [line.partition(' --')[0] for line in text.splitlines()]
@@ -667,11 +667,11 @@ class TestUnverified(PrivsepRbdTestCase):
                 ['rbd info', 'rbd snap ls', f'rbd {command}', 'rbd info',
                  'rbd snap ls'], self.commands()[-5:])
 
-    def test_verified_costs_nothing(self) -> None:
+    def test_verified_export_needs_no_lookup(self) -> None:
         self.assertEqual(NOTHING_SAID, self.export(verified=True))
         self.assertEqual(['rbd export'], self.commands())
 
-    def test_how_it_looks(self) -> None:
+    def test_lookup_commands(self) -> None:
         self.answer(*self.BEFORE)
         self.export()
         info, listing = pathlib.Path(
@@ -684,7 +684,7 @@ class TestUnverified(PrivsepRbdTestCase):
         self.assertEqual(('rbd info' + options, 'rbd snap ls' + options),
                          (info, listing))
 
-    def test_gone_or_another_one(self) -> None:
+    def test_snapshot_deleted_or_replaced(self) -> None:
         info, listing = self.BEFORE
         for after in (
             (info, '[]'), (info, '[{"name": "other", "id": 4}]'),
@@ -700,7 +700,7 @@ class TestUnverified(PrivsepRbdTestCase):
                 self.export(after=after), str(after))
             self.assertEqual(b'bytes\n', self.content)
 
-    def test_cannot_be_asked_afterwards(self) -> None:
+    def test_lookup_fails_after_the_export(self) -> None:
         info, listing = self.BEFORE
         for after in (('', listing), (info, '')):
             self.answer(*self.BEFORE)
@@ -709,7 +709,7 @@ class TestUnverified(PrivsepRbdTestCase):
                 self.export(after=after))
 
     def test_nothing_to_compare_with(self) -> None:
-        # Two times the same is not enough if it is nothing.
+        # Both lookups agree, but neither finds the snapshot.
         for info, listing in (('{}', '[]'), (self.BEFORE[0], '[]'),
                               ('{}', self.BEFORE[1])):
             self.answer(info, listing)
@@ -717,7 +717,7 @@ class TestUnverified(PrivsepRbdTestCase):
                 (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
                 self.export(after=(info, listing)))
 
-    def test_cannot_be_asked_before(self) -> None:
+    def test_lookup_fails_before_the_export(self) -> None:
         info, listing = self.BEFORE
         for before, ran in ((('', listing), 1), ((info, ''), 2)):
             self.answer(*before)
@@ -734,14 +734,14 @@ class TestUnverified(PrivsepRbdTestCase):
         self.assertEqual(3, len(self.commands()))
 
     def test_long_answer(self) -> None:
-        # More than a pipe holds.
+        # The answer is longer than the buffer of a pipe.
         many = ','.join('{"name": "s%d", "id": %d}' % (number, number)
                         for number in range(10, 5000))
         answer = self.BEFORE[0], '[%s,{"name":"snap","id":4}]' % many
         self.answer(*answer)
         self.assertEqual(NOTHING_SAID, self.export(after=answer))
 
-    def test_reader_goes_while_it_looks(self) -> None:
+    def test_reader_closes_during_the_lookup(self) -> None:
         self.answer(*self.BEFORE)
         self.program.write_text(
             f'#!/bin/sh\necho >{self.fifo}; exec sleep 600\n')
@@ -751,7 +751,7 @@ class TestUnverified(PrivsepRbdTestCase):
             self.fifo, **(EXPORT | {'verified': False})))
         reader.close()
 
-    def test_time_is_up_while_it_looks(self) -> None:
+    def test_time_limit_during_the_lookup(self) -> None:
         self.answer(*self.BEFORE)
         self.program.write_text('#!/bin/sh\nexec sleep 600\n')
         self.program.chmod(0o755)
@@ -791,7 +791,7 @@ class TestFsid(PrivsepRbdTestCase):
                              self.fsid(f'echo "{answer}"'))
 
     def told(self, script: str, **changes: ty.Any) -> str:
-        """What a script finds out that answers as ceph does."""
+        """Return the output of a script that runs in place of ceph."""
         path = pathlib.Path(self.directory, 'told')
         self.assertEqual((0, '', FSID), self.fsid(
             f'({script}) > {path}; echo {FSID}', **changes))
@@ -828,7 +828,7 @@ class TestFsid(PrivsepRbdTestCase):
                 'echo "[errno 22] RADOS invalid argument (error connecting '
                 'to the cluster)" >&2; exit 1'))
 
-    def test_asked_again_where_the_cause_is_not_told(self) -> None:
+    def test_asked_again_if_the_cause_is_missing(self) -> None:
         count = pathlib.Path(self.directory, 'count')
         script = (f'echo >> {count}; [ $(wc -l < {count}) -lt %d ] || '
                   'echo "no keyring found" >&2; exit 13')

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What passes of the standard error of rbd and ceph, and what does not."""
+"""Which lines of the standard error of rbd and ceph are passed on."""
 
 import base64
 import random
@@ -20,7 +20,7 @@ OPEN = f'rbd: error opening image {NAMES[1]}: (2) No such file or directory'
 
 
 def make_key(kind: int, length: int) -> str:
-    """A key of one of Ceph's types, as it is in a keyring."""
+    """Return a key of one of Ceph's types, as a keyring stores it."""
     return base64.b64encode(
         struct.pack('<HIIH', kind, 1_700_000_000, 7, length) +
         RNG.randbytes(length)).decode()
@@ -34,7 +34,7 @@ class RbdErrorsTestCase(test.NoDBTestCase):
     def outcome(
         self, *lines: str, status: int = 5, cut: bool = False,
     ) -> tuple[str, list[str]]:
-        """The cause and the sentences that pass."""
+        """Return the cause and the error messages that pass."""
         found, cause, said = rbd_errors.outcome(
             status, '\n'.join(lines).encode('utf-8', 'surrogateescape'),
             NAMES, cut=cut)
@@ -46,13 +46,13 @@ class RbdErrorsTestCase(test.NoDBTestCase):
 
 
 class TestKeys(test.NoDBTestCase):
-    def test_what_they_begin_with(self) -> None:
+    def test_prefixes(self) -> None:
         self.assertEqual(('AQ', 40), (KEY[:2], len(KEY)))
         self.assertEqual(('Ag', 60), (NEW_KEY[:2], len(NEW_KEY)))
 
 
-class TestSentences(RbdErrorsTestCase):
-    def test_own_ones_pass(self) -> None:
+class TestMessages(RbdErrorsTestCase):
+    def test_error_messages_pass(self) -> None:
         for line in (
             CONNECT, OPEN,
             "rbd: error opening pool 'images': (2) No such file or directory",
@@ -92,13 +92,13 @@ class TestSentences(RbdErrorsTestCase):
             'rbd: hunter2: (2)', 'rbd: hunter2: (2) No such thing',
             'rbd: hunter2: (5) No such file or directory',
             'error setting hunter2: (2) No such file or directory',
-            # More than a sentence.
+            # More than an error message.
             ' ' + CONNECT, CONNECT + ' hunter2', OPEN + ' hunter2',
             f'hunter2 {CONNECT}', CONNECT + '\r', CONNECT + CONNECT,
         ):
             self.assert_nothing_passes(line)
 
-    def test_success_says_nothing(self) -> None:
+    def test_success_returns_no_messages(self) -> None:
         self.assertEqual(('', []), self.outcome(CONNECT, status=0))
 
     def test_last_three(self) -> None:
@@ -113,7 +113,7 @@ class TestSentences(RbdErrorsTestCase):
             self.assertEqual([line] * passes, self.outcome(line)[1])
 
     def test_beginning_that_was_cut_off(self) -> None:
-        # Of a line that quoted a file: nothing is known about its rest.
+        # The lost part may have quoted a file, so the rest must not pass.
         self.assertEqual(
             [OPEN], self.outcome(CONNECT, OPEN, cut=True)[1])
         self.assertEqual([], self.outcome(CONNECT, cut=True)[1])
@@ -126,7 +126,7 @@ class TestSentences(RbdErrorsTestCase):
 
 
 class TestInterleaved(RbdErrorsTestCase):
-    """Ceph's log thread writes into the middle of a sentence."""
+    """Ceph's log thread writes into the middle of an error message."""
 
     def test_at_every_place(self) -> None:
         for key in (KEY, NEW_KEY, '!' + KEY[1:], KEY[:20] + '!' + KEY[21:]):
@@ -236,7 +236,7 @@ class TestCauses(RbdErrorsTestCase):
             self.assertEqual((cause, []), self.outcome(line))
 
     def test_fit_for_the_boundary(self) -> None:
-        # What crosses it is plain text, in known words.
+        # Only plain strings of a known set cross the boundary.
         cause, _said = self.outcome('timed out')
         self.assertIsInstance(cause, str)
         self.assertEqual(cause, Cause(str(cause)))
