@@ -547,7 +547,7 @@ class _Work:
                 for stage in self._stages:
                     stage.join()
             except BaseException:
-                # Before the stages are waited for.
+                # Stop the stages before the ExitStack waits for them.
                 self._stopped = True
                 raise
 

@@ -247,13 +247,14 @@ def _read_remedy(
               not error.cause else None)
     if status in (errno.EPERM, errno.EACCES):
         # A whole command could take rights away that others rely on.
-        return _("Let it read that pool: to what \"ceph auth get %(name)s\" "
-                 "shows add 'profile rbd' for mon and 'profile rbd-read-only "
-                 "pool=%(pool)s' for osd, by \"ceph auth caps\", which "
-                 "replaces all that it has.") % {'name': name, 'pool': pool}
+        return _("Let it read that pool: \"ceph auth get %(name)s\" shows its "
+                 "rights. Add 'profile rbd' for mon and 'profile "
+                 "rbd-read-only pool=%(pool)s' for osd with \"ceph auth "
+                 "caps\", which replaces all rights.") % {
+                     'name': name, 'pool': pool}
     if status == errno.ENOENT:
-        return _('The image is in Glance but not in Ceph any more. Name '
-                 'another one.')
+        return _('The image is in Glance but no longer in Ceph. Name another '
+                 'image.')
     return _('See "ceph health detail" on a monitor host.')
 
 

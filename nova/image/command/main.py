@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         'write it to a new file instead; unlike for the cache, Nova does not '
         'inspect its format'))
     what.add_argument('--check', action='store_true', help=_(
-        'fetch nothing; tell, line by line, what is right and wrong, and how '
-        'to mend it'))
+        'fetch nothing; check the configuration, and say how to solve each '
+        'problem'))
     parser.add_argument('--source', choices=('auto', 'rbd', 'http'), help=_(
         'auto: as nova.conf has it (the default); rbd: from Ceph or not at '
         'all; http: from Glance'))

@@ -274,7 +274,7 @@ class TestImageFetch(base.LabTestCase):
         self.assert_failed(
             self.findings(no_ceph),
             Options='no handler for: ftp.* -> Correct .*direct_url_schemes',
-            Cluster='no monitor answered within 1 seconds -> See mon host',
+            Cluster='no monitor answered within 1 seconds -> Check mon host',
             Image_cache='instances_path is /nowhere/instances')
         found = self.findings(no_helper)
         self.assert_failed(

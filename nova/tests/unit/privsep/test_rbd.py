@@ -790,9 +790,9 @@ class TestFsid(PrivsepRbdTestCase):
             self.assertEqual((0, rbd_errors.Cause.NO_FSID, ''),
                              self.fsid(f'echo "{answer}"'))
 
-    def told(self, script: str, **changes: ty.Any) -> str:
+    def output_of(self, script: str, **changes: ty.Any) -> str:
         """Return the output of a script that runs in place of ceph."""
-        path = pathlib.Path(self.directory, 'told')
+        path = pathlib.Path(self.directory, 'output')
         self.assertEqual((0, '', FSID), self.fsid(
             f'({script}) > {path}; echo {FSID}', **changes))
         return path.read_text()
@@ -801,24 +801,24 @@ class TestFsid(PrivsepRbdTestCase):
         self.assertEqual(
             'ceph --conf /etc/ceph/ceph.conf --id nova '
             '--connect-timeout 5 --admin-socket= --log-file= '
-            '--log-to-file=false fsid\n', self.told('echo "$@"'))
+            '--log-to-file=false fsid\n', self.output_of('echo "$@"'))
         self.assertEqual(
             'ceph --conf /etc/ceph/ceph.conf --connect-timeout 5 '
             '--admin-socket= --log-file= --log-to-file=false fsid\n',
-            self.told('echo "$@"', user=''))
+            self.output_of('echo "$@"', user=''))
 
     def test_confined(self) -> None:
         self.assertEqual(
             ('setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
              '--inh-caps=-all', '--bounding-set=-all,+dac_read_search', '--'),
             nova.privsep.rbd._CONFINED)
-        out = self.told('env; umask; pwd; ls -l /proc/self/fd')
+        out = self.output_of('env; umask; pwd; ls -l /proc/self/fd')
         lines = out.splitlines()
         for line in ('LC_ALL=C.UTF-8', '0077', '/'):
             self.assertIn(line, lines)
         self.assertNotIn('HOME=', out)
         self.assertNotIn(self.directory + '/', out.replace(
-            str(self.program), '').replace(f'{self.directory}/told', ''))
+            str(self.program), '').replace(f'{self.directory}/output', ''))
 
     def test_failure(self) -> None:
         key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='

@@ -443,7 +443,7 @@ class TestRead(CheckTestCase):
             (rbd.ExportError('rights', 1, ''),
              "auth get client.nova\" .* pool=images' .*replaces all"),
             (rbd.ExportError('rights', 13, ''), 'ceph auth caps'),
-            (rbd.ExportError('no file', 2, ''), 'not in Ceph any more'),
+            (rbd.ExportError('no file', 2, ''), 'no longer in Ceph'),
             (rbd.ExportError('no key', 13, 'refused'), 'ceph health detail'),
             (rbd.ExportError('no key', 2, 'no-keyring'), 'health detail'),
             (transfer.SourceError(reason='No byte came for 60 seconds'),
