@@ -549,21 +549,26 @@ class GlanceImageServiceV2:
     def _direct_urls(
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta,
-    ) -> list[tuple[str, str]]:
-        """Return scheme and URL of each location to try, in that order."""
-        urls = locations.shown(image)
-        # Nova must not send its credentials to a server that a request names.
-        hidden = not urls and not self._client.is_for_one_server
-        if not self._handlers or not (hidden or self._handled(urls)):
-            return []
+    ) -> Iterator[tuple[str, str]]:
+        """Yield scheme and URL of each location to try, in that order."""
+        # A server that a request names must not decide what this host reads
+        # from Ceph, and must not get Nova's credentials.
+        if not self._handlers or self._client.is_for_one_server:
+            return
+        shown = locations.shown(image)
+        if shown and not self._handled(shown):
+            return
         if not self.permits_direct_download(context, image):
-            return []
-        if hidden:
-            urls = locations.ask(self._client, context, image['id'])
-        handled = self._handled(urls)
-        # If none is any good here, each says why when it is opened.
+            return
+        handled = self._handled(
+            shown or locations.ask(self._client, context, image['id']))
+        # If none can be used here, each says why when it is opened.
         chosen = locations.nearest_first(handled, _RANKS) or handled
-        return [(locations.scheme(url), url) for url in chosen]
+        for number, url in enumerate(chosen):
+            # The attempt before can have taken minutes.
+            if number and not self.permits_direct_download(context, image):
+                return
+            yield locations.scheme(url), url
 
     def _handled(self, urls: Iterable[str]) -> list[str]:
         return [url for url in urls
@@ -698,11 +703,11 @@ class GlanceImageServiceV2:
     ) -> Iterator[bytes]:
         """Yield all chunks, the last one after verification.
 
-        A reader that stops at the size of the image has therefore read only
-        verified bytes.
+        If the signature is wrong, the iterator raises an error in place of
+        the last chunk.
         """
         last = None
-        for chunk in chunks:
+        for chunk in filter(None, chunks):
             verifier.update(chunk)
             if last is not None:
                 yield last

@@ -26,6 +26,7 @@ import threading
 import time
 from typing import Any
 import urllib.parse
+import uuid
 
 from oslo_log import log as logging
 
@@ -165,7 +166,8 @@ def read_fsid(conf: str) -> str:
     """Return the fsid that a ceph.conf gives for its cluster.
 
     :raises OSError: the file cannot be read
-    :raises ValueError: it is not a ceph.conf, or has no fsid
+    :raises ValueError: it is not a ceph.conf, or has no fsid; the error
+        quotes nothing of the file, which can have a key
     """
     # Ceph allows indented options, which configparser takes for more of the
     # value before.
@@ -177,12 +179,15 @@ def read_fsid(conf: str) -> str:
         inline_comment_prefixes=('#', ';'))
     try:
         parser.read_string(text, conf)
-        fsid = (parser.get('global', 'fsid') or '').strip('"\'').lower()
-    except configparser.Error as exc:
-        raise ValueError(_('no fsid found: %s') % exc.message) from exc
-    if not fsid:
-        raise ValueError(_('its fsid is empty'))
-    return fsid
+        fsid = (parser.get('global', 'fsid') or '').strip('"\'')
+    except (configparser.NoSectionError, configparser.NoOptionError):
+        raise ValueError(_('it has no fsid in [global]')) from None
+    except configparser.Error:
+        raise ValueError(_('it cannot be parsed')) from None
+    try:
+        return str(uuid.UUID(fsid))
+    except ValueError:
+        raise ValueError(_('its fsid is not a UUID')) from None
 
 
 def ceph_confs() -> Sequence[str]:

@@ -504,17 +504,19 @@ class _Work:
         descriptors of the source.
         """
         self._stopped = True
-        if self._running:
-            self._source.interrupt()
-        second: BaseException | None = None
-        while self._is_ending():
+        interrupts = [self._source.interrupt] if self._running else []
+        error: BaseException | None = None
+        while interrupts or self._is_ending():
             try:
+                if interrupts:
+                    interrupts.pop()()
                 time.sleep(_STOP_PAUSE)
             except BaseException as exc:
-                # A second kill must not end the wait before the work ends.
-                second = exc
-        if second is not None:
-            raise second
+                # Neither a second kill nor an error of the source must end
+                # the wait before the work ends.
+                error = exc
+        if error is not None:
+            raise error
 
     def _is_ending(self) -> bool:
         if self._running:

@@ -114,7 +114,7 @@ def check_visible(known: findings.Known) -> findings.Finding:
     try:
         permitted = glance.get_default_image_service().permits_direct_download(
             known.logged_in.context, image)
-    except exception.ImageNotAuthorized:
+    except (exception.ImageNotAuthorized, exception.ImageNotFound):
         return findings.warning(
             _('Glance does not let %(user)s download image %(image)s') %
             {'user': known.logged_in.user, 'image': image['id']},

@@ -608,11 +608,23 @@ class TestPermission(DownloadTestCase):
         self.download()
         self.assertFalse(self.range.called)
 
+    def test_asked_again_before_each_location(self) -> None:
+        """The attempt before can have taken minutes."""
+        del glance._HANDLERS['mem']
+        handler = self.handle(broken(), RIGHT)
+        self.requests.get(
+            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file',
+            [{'status_code': 416}, {'status_code': 403}])
+        self.assertRaises(exception.ImageNotAuthorized, self.download)
+        self.assertEqual(['mem://0'], handler.urls)
+        self.assertEqual(['get'], self.glance.methods)
+
     def test_server_named_by_the_request(self) -> None:
-        """That server decides who may download its images."""
-        self.answer(403)
+        """It could name any image in Ceph, and permit its download."""
         with mock.patch.object(FakeGlance, 'is_for_one_server', True):
-            self.assertRaises(exception.ImageNotAuthorized, self.download)
+            self.download()
+        self.assert_fetched(by_http=True)
+        self.assertFalse(self.range.called)
         self.assertEqual([], self.handler.calls)
 
 

@@ -10,6 +10,7 @@ import stat
 import tempfile
 import threading
 import time
+import traceback
 import typing as ty
 from unittest import mock
 
@@ -130,6 +131,29 @@ class TestClusters(RbdTestCase):
         ):
             conf = self.make_conf('some.conf', content)
             self.assertRaises(ValueError, rbd.read_fsid, conf)
+
+    def test_errors_quote_nothing(self) -> None:
+        """A ceph.conf can have a key, and a key file can take its place."""
+        secret = 'AQDy8n1nAAAAABAAXJb5f1Vd8g7cYk1b2m3n4o=='
+        for content in (
+            secret, f'key = {secret}\n[global]\nfsid = {FSID}\n',
+            f'= {secret}\n', f'[{secret}\n', f'[{secret}]\n',
+            f'[global]\n= {secret}\n', f'[global]\nfsid = {secret}\n',
+            f'[global]\nfsid = {FSID} {secret}\n',
+            f'[global]\n\0{secret}\nkey\n',
+        ):
+            conf = self.make_conf('some.conf', content)
+            self.flags(rbd_ceph_conf=[conf], group='glance')
+            with self.assertLogs('nova.image.rbd', 'DEBUG') as logs:
+                self.assertIsNone(rbd.rank(URL))
+            told = [*logs.output]
+            for call in (lambda: rbd.read_fsid(conf),
+                         lambda: rbd.find_cluster(FSID)):
+                error = self.assertRaises(
+                    (ValueError, transfer.SourceError), call)
+                told += traceback.format_exception(error)
+            for place in range(len(secret) - 7):
+                self.assertNotIn(secret[place:place + 8], ''.join(told))
 
     def test_no_file(self) -> None:
         for path in (os.path.join(self.directory, 'none'), self.directory):

@@ -1342,7 +1342,15 @@ class TestKilledLate(KilledTestCase):
 
 
 class TestKilledTwice(KilledTestCase):
-    def test_waits_until_the_work_has_ended(self) -> None:
+    """Nothing ends the wait for the work before the work has ended."""
+
+    def stop(self, sleeps: Callable[[int], None],
+             interrupt: Callable[[], None] = lambda: None) -> None:
+        """Kill a transfer whose work goes on for a while.
+
+        :param sleeps: called each time that the killed thread waits
+        :param interrupt: what the source does when it is interrupted
+        """
         reads, go_on = self.event(), self.event()
         threads: list[ty.Any] = []
 
@@ -1351,6 +1359,9 @@ class TestKilledTwice(KilledTestCase):
                 reads.set()
                 go_on.wait(60)
                 raise transfer.SourceError(reason='at last')
+
+            def interrupt(self) -> None:
+                interrupt()
 
         def kill(work: Callable[[], object]) -> Callable[[], None]:
             def quiet() -> None:
@@ -1367,13 +1378,12 @@ class TestKilledTwice(KilledTestCase):
             return call
 
         def sleep(_seconds: float) -> None:
-            sleeps.append(1)
-            if len(sleeps) == 1:
-                raise Killed('again')
+            numbers.append(1)
+            sleeps(len(numbers))
             go_on.set()
             real(0.001)
 
-        sleeps: list[int] = []
+        numbers: list[int] = []
         real = time.sleep
         self.addCleanup(go_on.set)
         self.replace(compat, 'in_native_thread', kill)
@@ -1384,6 +1394,19 @@ class TestKilledTwice(KilledTestCase):
         self.assertTrue(go_on.is_set(), 'the work goes on')
         threads[0].join(60)
         self.assert_nothing_left()
+
+    def test_second_kill(self) -> None:
+        def kill_again(number: int) -> None:
+            if number == 1:
+                raise Killed('again')
+
+        self.stop(kill_again)
+
+    def test_source_cannot_be_interrupted(self) -> None:
+        def fail() -> None:
+            raise Killed('again')
+
+        self.stop(lambda _number: None, fail)
 
 
 class TestInterrupted(KilledTestCase):
