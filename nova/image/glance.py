@@ -585,7 +585,8 @@ class GlanceImageServiceV2:
         Glance to make these checks first.
 
         :param context: the user's request
-        :param image: as :meth:`show` returns it
+        :param image: as :meth:`show` returns it; a size of None means that
+            Glance has not recorded one
         :returns: False if the image must be downloaded over HTTP
         :raises nova.exception.ImageNotAuthorized: Glance refuses the data
         :raises nova.exception.ImageNotFound: the image was deleted

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the privileged side may report about a failed ``rbd`` or ``ceph``.
+"""Reports why ``rbd`` or ``ceph`` failed, without any secret.
 
 Both programs write Ceph's log to their standard error, and that log quotes
 keys, lines of keyrings and the content of key files. A list of what to hide

@@ -12,7 +12,6 @@ import fcntl
 import logging as py_logging
 import os
 import pwd
-import re
 import shlex
 import termios
 
@@ -32,10 +31,6 @@ CONF = nova.conf.CONF
 #: Its name decides which configuration files are looked for: Debian and
 #: Ubuntu have a nova-compute.conf beside the nova.conf.
 _SERVICE = 'nova-compute'
-
-#: A line of Ceph's log: the time, the thread, the level.
-_CEPH_PREFIX = re.compile(
-    r'\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\S+ [0-9a-f]+ +-?\d+ ')
 
 #: Sections of nova.conf that are about images.
 _GROUPS = ('glance', 'libvirt', 'image_cache')
@@ -83,8 +78,8 @@ def describe(error: Exception) -> str:
 
 
 def plain(said: str) -> str:
-    """Put what was said into one line, without Ceph's times and threads."""
-    return ' '.join(_CEPH_PREFIX.sub('', said).split())
+    """Return a message as one line."""
+    return ' '.join(said.split())
 
 
 def config_files() -> list[str]:
