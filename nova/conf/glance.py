@@ -4,6 +4,8 @@
 
 """The ``[glance]`` options: how to reach images, and how to fetch them."""
 
+import os
+
 from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 
@@ -372,6 +374,23 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     confutils.register_ksa_opts(
         conf, glance_group, DEFAULT_SERVICE_TYPE, include_auth=False,
         deprecated_opts=deprecated_ksa_opts)
+
+
+def ceph_confs(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the path of the ceph.conf of each cluster of this host."""
+    return conf.glance.rbd_ceph_conf or [
+        conf.libvirt.images_rbd_ceph_conf or '/etc/ceph/ceph.conf']
+
+
+def ceph_user(conf: cfg.ConfigOpts) -> str:
+    """Return the Ceph client, without 'client.'; '' for Ceph's default."""
+    return conf.glance.rbd_user or conf.libvirt.rbd_user or ''
+
+
+def ceph_cluster(path: str) -> str:
+    """Return the name of a cluster, as Ceph takes it from its ceph.conf's."""
+    name, suffix, _rest = os.path.basename(path).partition('.conf')
+    return name if suffix else 'ceph'
 
 
 def list_opts() -> dict[cfg.OptGroup, list[cfg.Opt]]:
