@@ -160,7 +160,8 @@ def read_fsid(number: int) -> str:
     known, until = _known_fsids.get(conf, ('', -math.inf))
     if time.monotonic() >= until:
         try:
-            known, until = ask_fsid(number), math.inf
+            known = read_conf(number) or ask_cluster(number)
+            until = math.inf
         except rbd_run.RunError as exc:
             known, until = exc, time.monotonic() + _LEFT_OUT_SECONDS
         _known_fsids[conf] = known, until
@@ -169,18 +170,23 @@ def read_fsid(number: int) -> str:
     return known
 
 
-def ask_fsid(number: int) -> str:
-    """Have Ceph read the fsid from a ceph.conf, or ask the cluster.
+def read_conf(number: int) -> str:
+    """Have Ceph read the fsid in a ceph.conf.
 
-    :raises rbd_run.RunError: the file or the cluster cannot be used
+    :returns: '' if there is none
+    :raises rbd_run.RunError: the file cannot be used
     :raises transfer.SourceError: the answer is not a UUID, or there is none
     """
     fsid = _run_for_fsid(number, 'ceph-conf --show-config-value=fsid')
-    return str(fsid) if fsid != _NO_FSID else ask_cluster(number)
+    return str(fsid) if fsid != _NO_FSID else ''
 
 
 def ask_cluster(number: int) -> str:
-    """Ask a cluster for its fsid; see ask_fsid()."""
+    """Ask a cluster for its fsid.
+
+    :raises rbd_run.RunError: the cluster does not answer
+    :raises transfer.SourceError: the answer is not a UUID, or there is none
+    """
     attempts = _ATTEMPTS
     while True:
         attempts -= 1

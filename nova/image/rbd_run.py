@@ -223,6 +223,12 @@ def client_name() -> str:
     return 'client.' + (nova.conf.glance.ceph_user(CONF) or 'admin')
 
 
+def default_keyring(conf: str) -> str:
+    """Return where Ceph looks for the keyring of the client by default."""
+    return '/etc/ceph/%s.%s.keyring' % (
+        nova.conf.glance.ceph_cluster(conf), client_name())
+
+
 def _describe_rights(uid: int, step: str) -> str:
     if not step:
         return _('as the user ID %d, which can read any file') % uid

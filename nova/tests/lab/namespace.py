@@ -232,11 +232,16 @@ class Namespace(process.LabFixture):
                 and _runs(one)]
 
     def pids(self, *words: str) -> list[int]:
-        """The pids, seen from outside, of commands with all these words."""
+        """The pids, seen from outside, of commands with all these words.
+
+        The first word is the program: the ones that start it do not count.
+        """
         found = []
         for one in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if set(words) <= set(one.cmdline()):
+                line = one.cmdline()
+                # A script comes after its interpreter.
+                if words[0] in line[:2] and set(words) <= set(line):
                     found.append(one.pid)
         return found
 

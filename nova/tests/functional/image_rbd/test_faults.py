@@ -574,7 +574,7 @@ class TestManyAtOnce(service_base.ServiceTestCase):
 
         def count() -> None:
             while not over.wait(0.02):
-                seen.append(len(self.shared_host.pids('rbd', '--pool')))
+                seen.append(len(self.shared_host.pids('rbd')))
 
         counter = threading.Thread(target=count)
         counter.start()
