@@ -3,12 +3,11 @@
 """Runs Ceph's programs through the privileged side, and reads their output.
 
 The privileged side (nova.privsep.rbd) connects to a socket that this process
-listens on, and sends two messages over it for each program: the read end of a
-pipe, and the outcome. A program ends when the connection is closed.
+listens on, and sends two messages over it for each program: a socket to read
+the output from, and the outcome. A program ends when the connection is closed.
 """
 
 import contextlib
-import fcntl
 import os
 import pwd
 import signal
@@ -27,10 +26,6 @@ import nova.privsep.rbd_errors
 rbd_errors = nova.privsep.rbd_errors
 Cause = rbd_errors.Cause
 CONF = nova.conf.CONF
-
-#: Bytes that the pipe holds: the most that is allowed without privileges,
-#: unless /proc/sys/fs/pipe-max-size was changed.
-_PIPE_SIZE = 1024 * 1024
 
 #: Seconds that rbd, or ceph on a busy host, takes to fail after it could not
 #: connect: its own error says more than the lack of data.
@@ -114,8 +109,6 @@ class Run:
         _message, fds = self._receive()
         self._close_reader()
         [self._reader] = fds
-        with contextlib.suppress(PermissionError):
-            fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     def readinto(
         self, buffer: memoryview, seconds: float | None = None,
@@ -141,13 +134,13 @@ class Run:
         :raises transfer.SourceError: see readinto()
         """
         self.begin()
-        answer, block = bytearray(), memoryview(bytearray(_PIPE_SIZE))
-        while count := self.readinto(block):
-            if len(answer) > _LONGEST_ANSWER:
+        answer, length = memoryview(bytearray(_LONGEST_ANSWER)), 0
+        while count := self.readinto(answer[length:]):
+            length += count
+            if length == _LONGEST_ANSWER:
                 raise transfer.SourceError(
                     reason=_('The output of %s is too long') % self._command)
-            answer += block[:count]
-        return bytes(answer)
+        return bytes(answer[:length])
 
     def interrupt(self) -> None:
         """End a readinto() that waits in another thread."""

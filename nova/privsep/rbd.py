@@ -66,8 +66,8 @@ def start(
 ) -> tuple[int, str]:
     """Have programs run, one after another, until one fails.
 
-    A thread sends two messages for each program: the read end of a pipe with
-    its output, then its Outcome as JSON. A program is killed when the caller
+    A thread sends two messages for each program: a socket to read its output
+    from, then its Outcome as JSON. A program is killed when the caller
     closes the connection, when the daemon ends, and after a day.
 
     :param address: a UNIX socket (SOCK_SEQPACKET) that the caller listens on
@@ -125,8 +125,7 @@ def _options(
 def _served_user() -> tuple[int, ...]:
     """Return uid, gid and groups of the process that the daemon serves."""
     address = getattr(CONF, 'privsep_sock_path', None)
-    if address is None:
-        # The daemon is a fork of that process.
+    if address is None:  # The daemon is a fork of that process.
         parent = os.stat('/proc/%d' % os.getppid())
         return parent.st_uid, parent.st_gid
     if (CONF.config_file == CONF.default_config_files and
@@ -215,12 +214,14 @@ def _serve(
 ) -> None:
     with stack, contextlib.suppress(ConnectionError):
         for argv in argvs:
-            reader, writer = os.pipe()
+            # Sockets are faster than pipes, and use less CPU.
+            reader, writer = socket.socketpair()
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             # The caller finds the end of the output after the outcome.
-            with open(writer, 'wb'):
-                with open(reader, 'rb'):
-                    socket.send_fds(connection, [b'output'], [reader])
-                outcome = _run(argv, writer, fds, connection)
+            with writer:
+                with reader:
+                    socket.send_fds(connection, [b'out'], [reader.fileno()])
+                outcome = _run(argv, writer.fileno(), fds, connection)
                 connection.send(jsonutils.dump_as_bytes(outcome))
             if outcome[0]:
                 break
