@@ -11,6 +11,7 @@ import contextlib
 import os
 import pwd
 import signal
+import struct
 import tempfile
 from typing import Any
 from typing import Self
@@ -34,6 +35,7 @@ _CEPH_MARGIN = 10
 
 _LONGEST_ANSWER = 1024 * 1024
 _LONGEST_MESSAGE = 4096
+_FD = struct.Struct('i')
 
 #: Exit status of timeout(1) when the time limit of the privileged side ends.
 _TIMED_OUT = 124
@@ -171,8 +173,11 @@ class Run:
     def _receive(self) -> tuple[bytes, list[int]]:
         self._wait(self._connection.fileno(), None)
         socket = transfer.native('socket')
-        message, fds, _flags, _address = socket.recv_fds(
-            self._connection, _LONGEST_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+        # socket.recv_fds() ignores its flags.
+        message, ancillary, _flags, _address = self._connection.recvmsg(
+            _LONGEST_MESSAGE, socket.CMSG_LEN(_FD.size),
+            socket.MSG_CMSG_CLOEXEC)
+        fds = [_FD.unpack(data)[0] for _level, _type, data in ancillary]
         if not message:
             raise transfer.SourceError(
                 reason=_('The privsep daemon has ended'))
