@@ -68,6 +68,7 @@ class ComputeHost(process.LabFixture):
     def __init__(self, cloud: lab_cloud.Cloud, *,
                  options: config.Options | None = None,
                  name: str = 'compute',
+                 account: str = SERVICE_ACCOUNT,
                  mounts: Iterable[tuple[pathlib.Path, pathlib.Path]] = (),
                  network: pathlib.Path | None = None,
                  env: dict[str, str] | None = None,
@@ -77,6 +78,7 @@ class ComputeHost(process.LabFixture):
         :param options: nova.conf options over the usual ones; None as a
             value takes an option out
         :param name: of its directory, below the cloud's
+        :param account: what the service runs as
         :param mounts: pairs of what is mounted on the host and over what
         :param network: the network namespace it is in; by default this one
         :param env: more variables that every command on the host has
@@ -90,7 +92,7 @@ class ComputeHost(process.LabFixture):
         self.ceph_conf = self.directory / 'ceph.conf'
         self.keyring = (
             self.directory / f'ceph.client.{CEPH_USER}.keyring')
-        self.account = namespace.account(SERVICE_ACCOUNT)
+        self.account = namespace.account(account)
         self._options = options or {}
         self._mounts = list(mounts)
         self._network = network

@@ -104,13 +104,14 @@ class Service:
         return dataclasses.asdict(
             compat.in_native_thread(lab_fetch.report)(path, meter, [], digest))
 
-    def reload(self) -> Answer:
+    def reload(self, restart: bool) -> Answer:
         """Read nova.conf again, as after a restart of the service.
 
-        The privsep daemon reads it when it is started again, by the next
-        privileged call.
+        :param restart: end the privsep daemon; the next privileged call
+            starts another one, which reads nova.conf, too
         """
-        nova.privsep.sys_admin_pctxt.stop()
+        if restart:
+            nova.privsep.sys_admin_pctxt.stop()
         rbd._known_fsids.clear()
         return {'reloaded': CONF.reload_config_files()}
 
