@@ -284,15 +284,15 @@ Related options:
         help="""
 Configuration files of the Ceph clusters that images are fetched from.
 
-A location names its cluster by fsid. Nova uses it only if one of these files is
-of that cluster. Nova reads the fsid from the file, or asks the cluster once if
-the file has none. If an image is in several of the clusters, Nova fetches it
-from the one that comes first here; if that fails, from the next.
+A location names its cluster by fsid. Nova uses it only if one of these files
+is of that cluster. Nova reads the fsid from the file, or asks the cluster once
+if the file has none. If an image is in several of the clusters, Nova fetches
+it from the one that comes first here; if that fails, from the next.
 
-If only root can change a file and the directories on the way to it, ``rbd`` can
-read any keyring. Otherwise ``rbd`` runs as Nova's user, who must be able to
-read the file and the keyring. By default, the keyring of ``/etc/ceph/NAME.conf``
-is ``/etc/ceph/NAME.client.USER.keyring``.
+If only root can change a file and the directories on the way to it, ``rbd``
+can read any keyring. Otherwise ``rbd`` runs as Nova's user, who must be able
+to read the file and the keyring. By default, the keyring of
+``/etc/ceph/NAME.conf`` is ``/etc/ceph/NAME.client.USER.keyring``.
 
 The privileged side uses the value that is in ``nova.conf`` when the privsep
 daemon starts. Restart ``nova-compute`` after a change.
@@ -340,9 +340,9 @@ Related options:
         help="""
 How many seconds to wait for a connection to the Ceph cluster.
 
-If there is none by then, the next source of the image is tried. A cluster whose
-``ceph.conf`` has no fsid is asked for it; if it does not answer, Nova asks it
-again after a minute at the earliest.
+If there is none by then, the next source of the image is tried. If a
+``ceph.conf`` has no fsid and its cluster does not answer, Nova asks it again
+after a minute at the earliest.
 
 Related options:
 
@@ -357,13 +357,13 @@ Related options:
         help="""
 How many seconds Ceph may go without sending a byte of an image.
 
-After that, Nova stops the attempt and tries the next source of the image.
-The total time is not limited as long as Ceph sends data. The time to the
-first byte, connection included, has this limit too, or one second more than
-:oslo.config:option:`glance.rbd_connect_timeout` if that is longer. If Nova
-verifies neither a signature nor a hash, it asks Ceph before and after the
+After that, Nova stops the attempt and tries the next source of the image. As
+long as Ceph sends data, only a limit of one day ends a download. The time to
+the first byte, connection included, has this limit too, or one second more
+than :oslo.config:option:`glance.rbd_connect_timeout` if that is longer. If
+Nova verifies neither a signature nor a hash, it asks Ceph before and after the
 download whether the image still exists, and each of these requests has the
-limit of a first byte. ``rbd`` is ended after a day in any case.
+limit of a first byte.
 
 Related options:
 
