@@ -133,12 +133,16 @@ def _served_user() -> tuple[int, ...]:
         raise PermissionError('The daemon has no nova.conf: add --config-file '
                               'to [nova_sys_admin] helper_command')
     for fd in map(int, os.listdir('/proc/self/fd')):
-        with (contextlib.suppress(OSError),
-              socket.fromfd(fd, socket.AF_UNIX, socket.SOCK_STREAM) as found):
-            if found.getpeername() == address:
-                groups = found.getsockopt(
-                    socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
-                return *_peer(found), *memoryview(groups).cast('I')
+        with contextlib.suppress(OSError):
+            # Of what is no socket, fromfd() would leave a copy open.
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                continue
+            with socket.fromfd(
+                    fd, socket.AF_UNIX, socket.SOCK_STREAM) as found:
+                if found.getpeername() == address:
+                    groups = found.getsockopt(
+                        socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+                    return *_peer(found), *memoryview(groups).cast('I')
     raise PermissionError('The privsep daemon does not know its user')
 
 
