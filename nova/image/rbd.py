@@ -203,7 +203,8 @@ def _run_for_fsid(number: int, command: str) -> uuid.UUID:
         return uuid.UUID(answer)
     except ValueError:
         raise transfer.SourceError(
-            reason=_('The answer of %s is not an fsid') % command) from None
+            reason=_('%s did not print an fsid') % command.partition(' ')[0]
+        ) from None
 
 
 def run(number: int, command: str, **names: str) -> bytes:
@@ -221,7 +222,7 @@ def check_allowed(location: Location, image_id: str) -> None:
 
     :raises transfer.SourceError: saying why
     """
-    # glance_store names the RBD image like the image. Whoever can set a
+    # glance_store names the RBD image like the image. A user who can set a
     # location must not get at other data by this host's rights in Ceph.
     if location.image != image_id:
         raise transfer.SourceError(

@@ -167,8 +167,7 @@ class Run:
             raise transfer.SourceError(
                 reason=_('The privileged call for %(conf)s failed: '
                          '%(reason)s') %
-                {'conf': self._conf, 'reason':
-                 getattr(exc, 'strerror', None) or exc}) from exc
+                {'conf': self._conf, 'reason': _reason(exc)}) from exc
 
     def _receive(self) -> tuple[bytes, list[int]]:
         self._wait(self._connection.fileno(), None)
@@ -196,9 +195,10 @@ class Run:
         if not ready:
             raise transfer.SourceError(
                 reason=_('%(command)s sent no data for %(seconds)d seconds: '
-                         'Ceph is down or too slow, see [glance] '
-                         'rbd_stall_timeout') %
-                {'command': self._command, 'seconds': seconds})
+                         'Ceph is down or too slow, see [glance] %(option)s') %
+                {'command': self._command, 'seconds': seconds, 'option':
+                 'rbd_stall_timeout' if self._arguments[4] else
+                 'rbd_connect_timeout'})
 
     def _check_outcome(self) -> None:
         message, _fds = self._receive()
@@ -216,6 +216,14 @@ class Run:
             os.close(fd)
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, LookupError):
+        return _('nova.conf was changed since the privsep daemon has read it: '
+                 'restart nova-compute')
+    return (getattr(error, 'strerror', None) or str(error) or
+            type(error).__name__)
+
+
 def client_name() -> str:
     """Return the whole name of the Ceph client, for people."""
     return 'client.' + (nova.conf.glance.ceph_user(CONF) or 'admin')
@@ -230,19 +238,18 @@ def default_keyring(conf: str) -> str:
 def _describe_rights(uid: int, step: str) -> str:
     if not step:
         return _('as the user ID %d, which can read any file') % uid
+    user = _('the user ID %d') % uid
     with contextlib.suppress(KeyError):
-        return _('as the user %(name)s, because not only root can change '
-                 '%(step)s') % {'name': pwd.getpwuid(uid).pw_name,
-                                'step': step}
-    return _('as the user ID %(uid)d, because not only root can change '
-             '%(step)s') % {'uid': uid, 'step': step}
+        user = _('the user %s') % pwd.getpwuid(uid).pw_name
+    return _('as %(user)s, because root is not the only user that can change '
+             '%(step)s') % {'user': user, 'step': step}
 
 
 def _describe(
     command: str, status: int, cause: Cause, phrases: str, rights: str,
 ) -> str:
     """Return a sentence about a program that has failed."""
-    explanation = explain(cause)
+    explanation = explain(cause, command)
     if rights and cause in _OF_RIGHTS:
         explanation += _(' (it runs %s)') % rights
     if cause in _NO_ERRNO:
@@ -256,21 +263,22 @@ def _describe(
     return ': '.join(filter(None, (failure, explanation, phrases)))
 
 
-def explain(cause: Cause) -> str:
+def explain(cause: Cause, command: str = 'rbd') -> str:
     """Return the text for a cause, or '' for an unknown one."""
+    program = command.partition(' ')[0]
     return {
         Cause.NO_SETPRIV: _(
             'setpriv cannot be started: install util-linux 2.33 or newer'),
         Cause.NOT_INSTALLED: _(
-            'a program is not installed: install ceph-common, util-linux and '
-            'coreutils'),
+            '%s, or timeout, is not installed: install ceph-common and '
+            'coreutils') % program,
         Cause.OLD_SETPRIV: _(
             'setpriv is too old: install util-linux 2.33 or newer'),
         Cause.NOT_PERMITTED: _(
-            'the host does not permit it: check AppArmor or SELinux, and that '
-            'the container may use CAP_SETUID, CAP_SETGID and '
-            'CAP_DAC_READ_SEARCH'),
-        Cause.NOT_RUN: _('it cannot be run'),
+            'the host does not permit Nova to start %s: check AppArmor or '
+            'SELinux, and that the container has CAP_SETUID, CAP_SETGID and '
+            'CAP_DAC_READ_SEARCH') % program,
+        Cause.NOT_RUN: _('%s cannot be run') % program,
         Cause.BAD_CONF: _('ceph.conf cannot be read or parsed'),
         Cause.NEW_KEY: _(
             'the key begins with Ag (type AES-256), and rbd on this host is '
@@ -279,7 +287,7 @@ def explain(cause: Cause) -> str:
             'rotate %s --key-type=aes"') % client_name(),
         Cause.BAD_KEY: _('the key cannot be decoded'),
         Cause.BAD_KEYRING: _('the keyring cannot be parsed'),
-        Cause.NO_KEYRING: _('it found no keyring that it can read'),
+        Cause.NO_KEYRING: _('it finds no keyring that it can read'),
         Cause.NO_MONITOR: _('mon host in ceph.conf yields no address'),
         Cause.REFUSED: _(
             'the monitors refuse %s: the keyring has no key of this client, '

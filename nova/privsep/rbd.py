@@ -4,7 +4,6 @@
 
 The caller gives names only. The paths of ceph.conf, the Ceph client and the
 time limits come from the nova.conf that the privsep daemon was started with.
-The output of a program goes to the process that the daemon serves.
 """
 
 from collections.abc import Sequence
@@ -39,13 +38,11 @@ _COMMANDS = {
     'ceph-conf --show-config-value=fsid': [],
 }
 _ENVIRONMENT = {'PATH': '/usr/local/bin:/usr/bin:/bin', 'LC_ALL': 'C.UTF-8'}
-#: Seconds after which any program is ended.
-_LONGEST_RUN = 24 * 60 * 60
+_LONGEST_RUN = 24 * 60 * 60  # seconds, then a program is ended
 #: How many stall timeouts an OSD gets. Dozens of reads wait for each other,
 #: and in a slow stream none must time out: the caller says what a stall is.
 _OSD_PATIENCE = 64
-#: A uid and gid that neither systemd nor Debian gives to a user.
-_UNUSED_ID = 65533
+_UNUSED_ID = 65533  # Neither systemd nor Debian gives it to a user.
 #: Filesystems whose files have the owner that the kernel stored.
 _FILESYSTEMS = set('bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs '
                    'rootfs squashfs tmpfs xfs zfs'.split())
@@ -134,7 +131,7 @@ def _served_user() -> tuple[int, ...]:
                               'to [nova_sys_admin] helper_command')
     for fd in map(int, os.listdir('/proc/self/fd')):
         with contextlib.suppress(OSError):
-            # Of what is no socket, fromfd() would leave a copy open.
+            # fromfd() would leave a copy of any other file open.
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
             with socket.fromfd(
@@ -155,18 +152,17 @@ def _peer(connection: socket.socket) -> tuple[int, ...]:
 def _walk(path: str, stack: contextlib.ExitStack) -> tuple[int, _Steps]:
     """Open a file step by step, so that what is checked is what is opened."""
     others: _Steps = {}
-    directory, names = None, re.split('/+', path)[::-1]
+    directory, way = None, re.split('/+', path)[::-1]
     for _number in range(100):
-        fd = os.open(names.pop() or '/', dir_fd=directory,
+        fd = os.open(way.pop() or '/', dir_fd=directory,
                      flags=os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, fd)
         status = os.fstat(fd)
         if owner := _owner(fd, status):
             others.setdefault(os.readlink('/proc/self/fd/%d' % fd), owner)
         if stat.S_ISLNK(status.st_mode):
-            target = os.readlink('', dir_fd=fd).rstrip('/')
-            names += re.split('/+', target)[::-1]
-        elif names:
+            way += re.split('/+', os.readlink('', dir_fd=fd).rstrip('/'))[::-1]
+        elif way:
             directory = fd
         elif stat.S_ISREG(status.st_mode):
             return fd, others

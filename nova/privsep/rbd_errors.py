@@ -42,8 +42,7 @@ def outcome(status: int, stderr: bytes) -> Outcome:
     text = stderr.decode('utf-8', 'replace') if status else ''
     cause = next(each.name for each in Cause
                  if re.search(each.value, text, re.MULTILINE))
-    # ceph prints the errno; its exit status is often 1. A pool can have any
-    # name, also '[errno 0]', and that must not make a success of a failure.
+    # ceph prints the errno, never 0; its exit status is often 1.
     found = re.search(r'\[errno ([1-9]\d{0,2})\]', text)
     phrases = ', '.join(dict.fromkeys(re.findall(_PHRASES, text)))
     return int(found[1]) if found else status, cause, phrases

@@ -74,8 +74,9 @@ def check_cluster(known: findings.Known, number: int) -> findings.Finding:
             'Check that "ceph fsid" prints the fsid of the cluster.')) from exc
     if fsid not in ('', found):
         raise findings.CheckFailed(
-            _('%(conf)s leads to the cluster %(fsid)s, which is not the '
-              'one that it names') % {'fsid': found, 'conf': conf},
+            _('%(conf)s names the fsid %(own)s, but its monitors are of the '
+              'cluster %(fsid)s') % {
+                  'fsid': found, 'conf': conf, 'own': fsid},
             _('Correct fsid or mon host in %s.') % conf)
     known.answering.add(found)
     return findings.ok(_('%(fsid)s answers %(name)s') % {
@@ -105,8 +106,7 @@ def _no_answer(
             remedy = _(
                 'Check that the keyring that %(conf)s names (by default '
                 '%(keyring)s) exists and has the key that "ceph auth get '
-                '%(name)s" shows. rbd runs %(rights)s, and must be able to '
-                'read it.') % {
+                '%(name)s" shows. rbd reads it %(rights)s.') % {
                     'conf': conf, 'name': name,
                     'keyring': rbd_run.default_keyring(conf),
                     'rights': known.rights[number]}

@@ -92,7 +92,7 @@ def check_cache(_known: findings.Known) -> findings.Finding:
         raise findings.CheckFailed(
             _('%(path)s: %(reason)s') %
             {'path': path, 'reason': exc.strerror},
-            _('Mend the filesystem, or make room.')) from exc
+            _('Repair the filesystem, or make room.')) from exc
     if direct:
         return findings.ok(_('%s, written by O_DIRECT') % path)
     return findings.warning(

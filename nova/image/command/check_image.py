@@ -184,7 +184,7 @@ def check_allowed(known: findings.Known) -> findings.Finding:
     raise findings.CheckFailed('; '.join(refused), _(
         'Such an image is always fetched over HTTP. If it should not be, '
         'correct [glance] rbd_ceph_conf or rbd_pool, or store the image '
-        'anew.'))
+        'again.'))
 
 
 def _nearest_first(urls: list[str]) -> list[str]:

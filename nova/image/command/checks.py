@@ -2,7 +2,7 @@
 
 """Whether direct downloads work on this host, and what is wrong if not.
 
-Every check says what it saw. One that fails also says how to mend it; those
+Every check says what it saw. One that fails also says how to solve it; those
 that need what failed are left out, the others go on.
 """
 
