@@ -20,9 +20,9 @@ class Cause(enum.Enum):
     BAD_CONF = '(reading|open) config file|error calling conf_read_file'
     NEW_KEY = "failed to decode key 'Ag|type=key val=Ag"
     BAD_KEY = "failed to decode key '|type=key val="
+    NO_KEYRING = r'no keyring found|find a keyring on .*: \(13\)'
     BAD_KEYRING = ('auth: error (parsing|reading) file|auth: failed to load |'
                    'monclient: keyring not found')
-    NO_KEYRING = 'no keyring found'
     NO_MONITOR = 'cannot identify monitors'
     REFUSED = 'handle_auth_bad_method'
     NO_ANSWER = 'authenticate timed out|^timed out$'

@@ -234,6 +234,19 @@ class ServiceTestCase(base.LabTestCase):
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def program(self, script: str) -> Iterator[None]:
+        """Have a shell script in place of rbd."""
+        path = self.shared_host.directory / 'program'
+        config.write(path, '#!/bin/sh\n' + script, 0o755)
+        run = self.shared_host.run_as_root
+        run('mount', '--bind', path, '/usr/bin/rbd')
+        try:
+            yield
+        finally:
+            run('umount', '/usr/bin/rbd')
+            path.unlink()
+
     def rbd_pid(self, after: int = 0) -> int:
         """Wait until an export has written so many bytes; return its pid."""
         found: list[int] = []

@@ -6,7 +6,6 @@ The service is the real one's user, the daemon the real daemon, by sudo.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import contextlib
 import hashlib
 import os
@@ -69,19 +68,6 @@ class BoundaryTestCase(service_base.ServiceTestCase):
         self.assertIn('runs', answer, str(answer)[:500])
         return answer['runs'][-1] | {
             'uid': answer['uid'], 'step': answer['step']}
-
-    @contextlib.contextmanager
-    def program(self, script: str) -> Iterator[None]:
-        """Have a shell script in place of rbd."""
-        path = self.shared_host.directory / 'program'
-        config.write(path, '#!/bin/sh\n' + script, 0o755)
-        run = self.shared_host.run_as_root
-        run('mount', '--bind', path, '/usr/bin/rbd')
-        try:
-            yield
-        finally:
-            run('umount', '/usr/bin/rbd')
-            path.unlink()
 
     def assert_refused(self, request: lab_service.Request, *kinds: str,
                        about: object = '') -> str:
@@ -490,7 +476,7 @@ class TestSecrets(BoundaryTestCase):
             log_to_stderr='true', err_to_stderr='true')
         exported, answer = self.answers()
         self.assertEqual((2, 0), (exported['status'], answer['status']))
-        self.assertEqual('error opening image', exported['phrases'])
+        self.assertIn(exported['phrases'], ('error opening image', ''))
         self.assertEqual(self.cloud.ceph.fsid, answer['text'].strip())
         self.assert_not_leaked(self.key, exported, answer)
 
