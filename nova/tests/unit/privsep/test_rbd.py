@@ -231,6 +231,7 @@ class TestCommands(RbdTestCase):
                 '--conf=/proc/self/fd/%d' % fd:
                 '--conf=fd:' + os.readlink('/proc/self/fd/%d' % fd)
                 for fd in fds}
+            self.assertLessEqual(replaced.keys(), set(argv))
             ran.append([replaced.get(word, word) for word in argv])
             return 0, 'UNKNOWN', ''
 
@@ -723,7 +724,8 @@ class TestPrograms(ProgramsTestCase):
         self.assertEqual(('0077', '/', '/dev/null', pid),
                          (umask, cwd, stdin, session))
         self.assertEqual('0 1 2 ' + conf.rpartition('/')[2], fds)
-        known = nova.privsep.rbd._ENVIRONMENT | {'PWD': '/'}
+        known = {'PATH': '/usr/local/bin:/usr/bin:/bin',
+                 'LC_ALL': 'C.UTF-8', 'PWD': '/'}
         self.assertLessEqual({f'{k}={v}' for k, v in known.items()}, set(env))
         self.assertLessEqual({line.split('=')[0] for line in env},
                              {*known, 'OLDPWD', 'SHLVL', '_'})
