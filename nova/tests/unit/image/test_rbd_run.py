@@ -8,20 +8,22 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import stat
 import typing as ty
 from unittest import mock
 
 import fixtures
+from oslo_serialization import jsonutils
 
 from nova.image import rbd_run
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import test_transfer
-from nova.tests.unit.privsep import test_rbd as test_privsep_rbd
+import nova.tests.unit.privsep.test_rbd
+
+privileged = nova.tests.unit.privsep.test_rbd
 
 Cause = rbd_run.Cause
 IMAGE = {'pool': 'images', 'image': 'id', 'snapshot': 'snap'}
@@ -114,9 +116,8 @@ class FakeStart(fixtures.Fixture):
                     if program.stalls == 'after':
                         return self._stall(connection, program)
                     if program.stalls != 'outcome':
-                        connection.send(json.dumps([
-                            program.status, program.cause, program.phrases
-                        ]).encode())
+                        connection.send(jsonutils.dump_as_bytes([
+                            program.status, program.cause, program.phrases]))
                 if program.stalls or program.status:
                     return self._stall(connection, program)
 
@@ -260,7 +261,7 @@ class TestRun(RunTestCase):
 
     def test_with_the_privileged_side(self) -> None:
         """Both sides together, with a shell in place of the programs."""
-        self.useFixture(test_privsep_rbd.PrivilegedSide())
+        self.useFixture(privileged.PrivilegedSide())
         conf = os.path.join(self.temporary, 'a.conf')
         with open(conf, 'w'):
             self.flags(rbd_ceph_conf=[conf], group='glance')
@@ -274,7 +275,7 @@ class TestRun(RunTestCase):
             self.useFixture(
                 fixtures.MockPatchObject(nova.privsep.rbd, name, new))
         with rbd_run.Run(0, 'sh', 'sh -u',
-                         **test_privsep_rbd.NAMES) as run:
+                         **privileged.NAMES) as run:
             run.begin()
             total, block = 0, memoryview(bytearray(1 << 20))
             while count := run.readinto(block):
@@ -396,7 +397,8 @@ class TestWaiting(RunTestCase):
                        group='glance')
             for stalls in ('before', 'after', 'outcome'):
                 fake = self.fake(Program(b'', stalls=stalls))
-                with PollSpy(fake) as spy, rbd_run.Run(0, 'one', **names) as run:
+                with (PollSpy(fake) as spy,
+                      rbd_run.Run(0, 'one', **names) as run):
                     failure = self.assertRaises(
                         transfer.SourceError, run.answer)
                 self.assertEqual(

@@ -9,7 +9,6 @@ tests run as root, and make files, listeners and processes of other users.
 from collections.abc import Callable
 import contextlib
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -19,6 +18,7 @@ from unittest import mock
 
 import fixtures
 from oslo_config import cfg
+from oslo_serialization import jsonutils
 
 from nova.image import transfer
 import nova.privsep.rbd
@@ -33,7 +33,8 @@ OTHER = 4005
 UNUSED = 65533
 
 IMAGE = '5ca1ab1e-0000-4000-8000-00000000cafe'
-NAMES = {'pool': 'images', 'image': IMAGE, 'snapshot': 'snap'}
+NAMES: dict[str, ty.Any] = {
+    'pool': 'images', 'image': IMAGE, 'snapshot': 'snap'}
 BAD_NAMES = (
     '', None, 7, b'images', ['images'], '-', '--conf=/tmp/x', '-p', 'a/b',
     '/', 'a@b', '@', 'a\nb', 'a\0b', '\x7f', 'a' * 256, 'a' * 10_000_000,
@@ -116,7 +117,7 @@ class RbdTestCase(test.NoDBTestCase):
             self.useFixture(fixtures.TempDir()).path)
         self.conf = self.make_file('site.conf')
         self.flags(rbd_ceph_conf=[self.conf], rbd_user='nova', group='glance')
-        self.user = NOVA
+        self.user: tuple[int, ...] = NOVA
         self.set('_served_user', lambda: self.user)
         # What is above the directory of the test can belong to any user.
         self.walk = nova.privsep.rbd._walk
@@ -206,7 +207,7 @@ class RbdTestCase(test.NoDBTestCase):
                 content = output.read()
             # The end of the output comes last.
             connection.setblocking(False)
-            results.append((content, json.loads(connection.recv(4096))))
+            results.append((content, jsonutils.loads(connection.recv(4096))))
             connection.settimeout(60)
         return results
 
