@@ -144,6 +144,11 @@ class Service:
         nova.privsep.path.utime(path)
         return {}
 
+    def read_file(self, path: str) -> Answer:
+        """Make one that lasts as long as reading a FIFO does."""
+        nova.privsep.path.last_bytes(path, 1)
+        return {}
+
     def limit_files(self, size: int | None) -> Answer:
         """Let files grow to so many bytes, or to any size again."""
         _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
