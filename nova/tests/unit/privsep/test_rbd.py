@@ -715,15 +715,19 @@ class TestPrograms(ProgramsTestCase):
         secret = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, secret)
         os.set_inheritable(secret, True)
+        stdin = os.dup(0)
+        self.addCleanup(os.close, stdin)
+        self.addCleanup(os.dup2, stdin, 0)
+        os.dup2(secret, 0)
         with mock.patch.dict(os.environ, {'CEPH_ARGS': '--conf /tmp/x'}):
             [(output, outcome)] = self.results(
                 'umask; pwd; readlink /proc/$$/fd/0; ls /proc/$$/fd | xargs; '
                 'cut -d " " -f 6 /proc/$$/stat; echo $$; echo $1; env')
         self.assertEqual([0, 'UNKNOWN', ''], outcome)
-        umask, cwd, stdin, fds, session, pid, conf, *env = \
+        umask, cwd, source, fds, session, pid, conf, *env = \
             output.decode().splitlines()
         self.assertEqual(('0077', '/', '/dev/null', pid),
-                         (umask, cwd, stdin, session))
+                         (umask, cwd, source, session))
         self.assertEqual('0 1 2 ' + conf.rpartition('/')[2], fds)
         known = {'PATH': '/usr/local/bin:/usr/bin:/bin',
                  'LC_ALL': 'C.UTF-8', 'PWD': '/'}

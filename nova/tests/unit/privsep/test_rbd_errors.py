@@ -55,7 +55,7 @@ LOGGED: list[tuple[Cause, list[str]]] = [
         f'[client.nova] type={KEY[:-2]} val==: Malformed input', _LOADING]),
     (Cause.BAD_KEYRING, [
         'auth: error reading file: /k: bufferlist::read_file(/k)']),
-    (Cause.BAD_KEYRING, [_NOT_FOUND]),
+    (Cause.BAD_KEYRING, [_NOT_FOUND]), (Cause.BAD_KEYRING, [_LOADING]),
     *((cause, [f"auth: failed to decode key '{key}'", _NOT_FOUND])
       for cause, key in ((Cause.BAD_KEY, KEY[:9] + '!' + KEY[10:]),
                          (Cause.BAD_KEY, 'x'), (Cause.NEW_KEY, NEW_KEY))),
@@ -98,8 +98,9 @@ PRINTED = (
     (Cause.NOT_RUN, 'setpriv: failed to execute rbd: Exec format error'),
     (Cause.NOT_RUN, 'timeout: fork system call failed: Resource temporarily '
                     'unavailable'),
-    (Cause.UNKNOWN, 'something else'), (Cause.UNKNOWN, 'a setpriv: x'),
-    (Cause.UNKNOWN, ''),
+    *((Cause.UNKNOWN, line) for line in (
+        '', 'something else', 'a nova: b', 'a setpriv: failed to execute b: '
+        'No such file or directory', 'timed out b', 'a timed out')),
 )
 
 
