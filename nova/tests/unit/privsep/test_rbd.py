@@ -451,7 +451,7 @@ class TestWalk(RbdTestCase):
         for target in (
             self.file, 'ceph/ceph.conf', 'ceph//ceph.conf',
             './ceph/./ceph.conf', '../etc/ceph/ceph.conf',
-            'a/../ceph/ceph.conf', f'/proc/self/cwd/../{self.file}',
+            'a/../ceph/ceph.conf', f'/proc/self/root/{self.file}',
             f'//{self.file}',
         ):
             self.link(target)
@@ -728,7 +728,8 @@ class TestPrograms(ProgramsTestCase):
             output.decode().splitlines()
         self.assertEqual(('0077', '/', '/dev/null', pid),
                          (umask, cwd, source, session))
-        self.assertEqual('0 1 2 ' + conf.rpartition('/')[2], fds)
+        self.assertEqual({'0', '1', '2', conf.rpartition('/')[2]},
+                         set(fds.split()))
         known = {'PATH': '/usr/local/bin:/usr/bin:/bin',
                  'LC_ALL': 'C.UTF-8', 'PWD': '/'}
         self.assertLessEqual({f'{k}={v}' for k, v in known.items()}, set(env))
