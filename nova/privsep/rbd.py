@@ -152,7 +152,7 @@ def _peer(connection: socket.socket) -> tuple[int, ...]:
 def _walk(path: str, stack: contextlib.ExitStack) -> tuple[int, _Steps]:
     """Open a file step by step, so that what is checked is what is opened."""
     others: _Steps = {}
-    directory, way = None, re.split('/+', path)[::-1]
+    directory, way = None, re.split('/+', '/' + path)[::-1]
     for _number in range(100):
         fd = os.open(way.pop() or '/', dir_fd=directory,
                      flags=os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

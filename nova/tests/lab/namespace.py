@@ -197,16 +197,17 @@ class Namespace(process.LabFixture):
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command in here as the account."""
-        return self._enter_argv(*self._account.argv(*command))
+        return self.enter_argv(*self._account.argv(*command))
 
     def root_argv(self, *command: process.Argument
                   ) -> list[process.Argument]:
         """How root runs a command among the mounts in here."""
-        return self._enter_argv(
+        return self.enter_argv(
             'setpriv', '--pdeathsig', 'KILL', '--', *command)
 
-    def _enter_argv(self, *command: process.Argument
-                    ) -> list[process.Argument]:
+    def enter_argv(self, *command: process.Argument
+                   ) -> list[process.Argument]:
+        """How root runs a command in here that ends by itself."""
         if self._init is None:
             raise errors.LabError('The namespace is not set up')
         init = f'/proc/{self._init.pid}/ns'

@@ -37,6 +37,15 @@ REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
 class TestRefused(service_base.ServiceTestCase):
     """Ceph, or what the host knows of it, is not as it should be."""
 
+    def setUp(self):
+        super().setUp()
+        # A failure to find out the fsid is remembered for a minute.
+        self.forget()
+        self.addCleanup(self.forget)
+
+    def forget(self) -> None:
+        self.service.ask('reload', restart=False).answer()
+
     def fetch_by_http(self, reason: str) -> None:
         image_id = self.upload(self.image, 'iso')
         self.assert_by_http(reason, image_id, self.fetch(image_id))
@@ -156,7 +165,7 @@ class TestRefused(service_base.ServiceTestCase):
         image_id = self.upload(self.image, 'iso')
         for content in (b'', b'\0\xff' * 1000, b'[global', b'fsid', b'[a]\n'):
             path.write_bytes(content)
-            self.service.ask('reload', restart=False).answer()
+            self.forget()
             self.assert_by_http(r'not in \[glance\] rbd_ceph_conf', image_id,
                                 self.fetch(image_id))
 
@@ -186,7 +195,7 @@ class TestRefused(service_base.ServiceTestCase):
             self.fetch_without(program, reason)
 
     def fetch_without(self, program: str, reason: str) -> None:
-        self.service.ask('reload', restart=False).answer()
+        self.forget()
         # The programs of the host, all but this one.
         stage = self.shared_host.directory / 'programs'
         run = self.shared_host.run_as_root
@@ -210,7 +219,7 @@ class TestRefused(service_base.ServiceTestCase):
             ('/dev/null', 'setpriv', 'setpriv cannot be started'),
             (old, 'setpriv', 'setpriv is too old'),
         ):
-            self.service.ask('reload', restart=False).answer()
+            self.forget()
             run('mount', '--bind', replacement, '/usr/bin/' + program)
             try:
                 self.fetch_by_http(reason)
