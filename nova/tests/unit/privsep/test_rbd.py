@@ -465,6 +465,15 @@ class TestWalk(RbdTestCase):
             self.assert_steps(f'etc//link///{rest}ceph.conf')
             self.assert_steps(f'etc/../etc/link/./{rest}ceph.conf')
 
+    def test_relative(self) -> None:
+        """The caller can choose the daemon's working directory."""
+        os.chown(self.ceph, OTHER, 0)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.ceph)
+        self.assertRaises(FileNotFoundError, self.steps, 'ceph.conf')
+        self.assertEqual(('etc/ceph/ceph.conf', {'etc/ceph': OTHER}),
+                         self.steps(self.file[1:]))
+
     def test_link_of_another_user(self) -> None:
         self.link('ceph/ceph.conf', uid=OTHER)
         self.assert_steps('etc/link', link=OTHER)
