@@ -432,7 +432,6 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
 
     def assert_refused(
         self, kind: str, image_id: str, request: lab_service.Request,
-        detail: str,
     ) -> None:
         """Assert that the download over HTTP was tried, and failed, too."""
         error = self.assertRaises(errors.FetchFailed, request.fetched)
@@ -442,7 +441,7 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
                      if 'could not be fetched by rbd' in line]
         self.assertRegex(
             warning, 'the next source is tried: the exported snapshot was not '
-            'found again in Ceph .* deleted during the export' + detail + '$')
+            'found again in Ceph .* deleted during the export$')
         self.assertEqual(
             [], [line for line in error.log if 'fetched by' in line
                  and 'could not' not in line])
@@ -451,24 +450,18 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
         for disk_format in ('iso', 'raw'):
             image_id, request = self.change_during_export(
                 disk_format, self.delete_in_ceph)
-            self.assert_refused(
-                'ImageUnacceptable', image_id, request,
-                r'; rbd: error opening image .*: \(2\) No such file or '
-                'directory')
+            self.assert_refused('ImageUnacceptable', image_id, request)
 
     def test_deleted_by_glance(self):
         image_id, request = self.change_during_export(
             'iso', self.cloud.glance_client().images.delete)
-        self.assert_refused(
-            'ImageNotFound', image_id, request,
-            r'; rbd: error opening image .*: \(2\) No such file or '
-            'directory')
+        self.assert_refused('ImageNotFound', image_id, request)
 
     def test_snapshot_deleted(self):
         image_id, request = self.change_during_export(
             'raw', self.delete_snapshot)
         # HTTP reads the same snapshot.
-        self.assert_refused('ImageUnacceptable', image_id, request, '')
+        self.assert_refused('ImageUnacceptable', image_id, request)
 
     def test_replaced_by_another_one(self):
         image_id, request = self.change_during_export(
