@@ -111,7 +111,7 @@ class ComputeHost(process.LabFixture):
             self.directory / 'sudoers', self._sudoers(), 0o440)
         self._namespace = self.useFixture(namespace.Namespace(
             self.directory / 'stage',
-            mounts=[(sudoers, pathlib.Path('/etc/sudoers')), *self._mounts],
+            mounts=[*self._mounts, (sudoers, pathlib.Path('/etc/sudoers'))],
             reachable=[self.directory, _FETCH, *self._python_paths()],
             account=self.account, network=self._network))
         self.run(self._python, '-c', 'import nova')
@@ -273,7 +273,11 @@ class ComputeHost(process.LabFixture):
     def program_argv(self) -> list[process.Argument]:
         """The beginning of every command of the fetch program."""
         # -P: modules beside fetch.py must not hide others.
-        return [self._python, '-P', _FETCH, '--config-file', self.conf]
+        return [self._python, '-P', _FETCH, *self.config_argv()]
+
+    def config_argv(self) -> list[process.Argument]:
+        """Which configuration files a command of Nova's is to read."""
+        return ['--config-file', self.conf]
 
     def fetch(self, image_id: str, *, user: str = 'demo',
               path: process.Argument | None = None,

@@ -52,19 +52,25 @@ exec env --ignore-signal=CHLD sleep infinity
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """An account of the system."""
+    """An account of the system.
+
+    :ivar groups: the ids of its supplementary groups
+    """
 
     name: str
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command as this account and nothing more.
 
         The command gets SIGKILL when the process that started it ends.
         """
+        groups = ','.join(map(str, self.groups))
         return ['setpriv', f'--reuid={self.uid}', f'--regid={self.gid}',
-                '--clear-groups', '--pdeathsig', 'KILL', '--', *command]
+                f'--groups={groups}' if groups else '--clear-groups',
+                '--pdeathsig', 'KILL', '--', *command]
 
     def own(self, *paths: pathlib.Path) -> None:
         """Give it files or directories."""
