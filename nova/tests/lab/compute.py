@@ -186,11 +186,14 @@ class ComputeHost(process.LabFixture):
                 '--config-file', str(self.conf)]
 
     def _sudoers(self) -> str:
-        command = ' '.join(map(escape, self._privsep_helper()))
+        program, *arguments = self._privsep_helper()
+        # A line that ends in "*" would let the caller add options.
+        allowed = ' '.join(map(re.escape, (
+            *arguments, '--privsep_context', 'nova.privsep.sys_admin_pctxt',
+            '--privsep_sock_path'))).replace(':', r'\:')
         return (f'Defaults env_reset, !syslog\n'
-                f'{self.account.name} ALL = (root) NOPASSWD: {command}'
-                f' --privsep_context nova.privsep.sys_admin_pctxt'
-                f' --privsep_sock_path *\n')
+                f'{self.account.name} ALL = (root) NOPASSWD: '
+                f'{escape(program)} ^{allowed} [^ ]+$\n')
 
     def _python_paths(self) -> list[pathlib.Path]:
         found = process.run([

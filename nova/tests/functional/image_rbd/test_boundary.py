@@ -165,6 +165,16 @@ class TestCaller(BoundaryTestCase):
             self.assertEqual(hashlib.sha256(path.read_bytes()).hexdigest(),
                              ended['sha256'], name)
 
+    def test_sudo_adds_no_option(self):
+        """Another nova.conf cannot be given to the daemon."""
+        allowed = [*self.shared_host._privsep_helper(), '--privsep_context',
+                   'nova.privsep.sys_admin_pctxt', '--privsep_sock_path']
+        for more in (['/tmp/x', '--config-file', '/tmp/evil'], ['/tmp/x y'],
+                     ['/tmp/x\n--config-file=/tmp/evil'], []):
+            command = self.shared_host.start('sudo', '-n', *allowed, *more)
+            status, _out, err = command.wait(30)
+            self.assertEqual((1, True), (status, 'a password is' in err), err)
+
     def test_several_programs(self):
         image_id = self.upload(self.image, 'iso')
         answer = self.ask('rbd info', 'rbd snap ls', 'rbd export',

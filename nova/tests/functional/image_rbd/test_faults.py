@@ -303,7 +303,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                     [warning] = self.warnings(fetched.log)
                     self.assertIn('ended with status 110 (Connection timed '
                                   f'out): no monitor answered within {connect}'
-                                  " seconds; rbd: couldn't connect", warning)
+                                  " seconds: couldn't connect", warning)
                     self.assertLess(connect, fetched.seconds)
                     # What HTTP takes for so small an image is in it, too.
                     self.assertLess(
