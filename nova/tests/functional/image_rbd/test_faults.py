@@ -320,7 +320,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-        self.assert_by_http('No byte came for 3 seconds', image_id,
+        self.assert_by_http('sent no data for 3 seconds', image_id,
                             request.fetched(), self.large_image)
         # The last byte may have come a little before, or after.
         self.assertLess(1.5, seconds)
@@ -336,7 +336,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-            self.assert_by_http('No byte came for %d seconds' % limit,
+            self.assert_by_http('sent no data for %d seconds' % limit,
                                 image_id, request.fetched())
             self.assertLess(limit, seconds)
             self.assertLess(seconds, limit + service_base.SLACK)
@@ -370,7 +370,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
             request = self.service.fetch(image_id, self.out())
             pid = self.rbd_pid(8 * MIB)
             os.kill(pid, signal.SIGSTOP)
-        self.assert_by_http('No byte came for 2 seconds', image_id,
+        self.assert_by_http('sent no data for 2 seconds', image_id,
                             request.fetched(), self.large_image)
         # Killed, though it stood still.
         self.assertFalse(os.path.exists('/proc/%d' % pid))

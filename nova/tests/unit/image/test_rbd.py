@@ -141,9 +141,9 @@ class TestFsid(RbdTestCase):
         for answer in ('', 'hunter2', FSID + 'x', f'{FSID} {FSID}', '\xff'):
             self.ask(fsid(answer))
             self.assertEqual(
-                f'The answer of {OF_CONF} is not an fsid', self.found)
+                'ceph-conf did not print an fsid', self.found)
             self.ask(NONE, fsid(answer))
-            self.assertEqual('The answer of ceph fsid is not an fsid',
+            self.assertEqual('ceph did not print an fsid',
                              self.found)
 
     def test_remembered(self) -> None:
@@ -162,7 +162,8 @@ class TestFsid(RbdTestCase):
             self.assertEqual(calls, len(fake.calls))
         self.assertEqual(
             {('ceph.conf cannot be read or parsed (it runs as the user ID '
-              '4001, because not only root can change /etc/ceph)', 2,
+              '4001, because root is not the only user that can change '
+              '/etc/ceph)', 2,
               rbd_run.Cause.BAD_CONF)},
             {(str(error), error.status, error.cause) for error in errors})
         self.assertEqual(4, len(set(map(id, errors))))
@@ -215,7 +216,7 @@ class TestClusters(RbdTestCase):
         for part in (f'{OTHER_FSID}, which is not in [glance] rbd_ceph_conf',
                      f'({self.CONFS[0]}: {FSID}; ',
                      f'{self.CONFS[1]}: ceph.conf cannot be read',
-                     f'{self.CONFS[2]}: The answer of ceph-conf'):
+                     f'{self.CONFS[2]}: ceph-conf did not print'):
             self.assertIn(part, error)
         self.assertNotIn('hunter2', error)
 

@@ -196,7 +196,7 @@ class RunTestCase(test.NoDBTestCase):
 class TestRun(RunTestCase):
     def test_answers(self) -> None:
         fake = self.fake(Program(b'first'), Program(),
-                         Program(bytes(range(256)) * 4096))
+                         Program(bytes(range(256)) * 4095))
         with rbd_run.Run(1, *COMMANDS, **IMAGE) as run:
             # Not a descriptor of this process goes to another program.
             for fd in os.listdir('/proc/self/fd'):
@@ -208,7 +208,7 @@ class TestRun(RunTestCase):
             self.assertEqual(b'first', run.answer())
             self.assertFalse(os.get_inheritable(run._reader))
             self.assertEqual(b'', run.answer())
-            self.assertEqual(bytes(range(256)) * 4096, run.answer())
+            self.assertEqual(bytes(range(256)) * 4095, run.answer())
         self.assertEqual(
             [(COMMANDS, 1, 'images', 'id', 'snap')], fake.calls)
         self.assertEqual([0o700], [stat.S_IMODE(each) for each in fake.modes])
@@ -222,13 +222,6 @@ class TestRun(RunTestCase):
                 found += block[:count]
         self.assertEqual(
             test_transfer.digest(content), test_transfer.digest(found))
-
-    def test_size_of_the_pipe(self) -> None:
-        for error in (None, PermissionError(errno.EPERM, 'over the limit')):
-            with (mock.patch('fcntl.fcntl', side_effect=error) as fcntl,
-                  self.run_all(Program(b'x')) as run):
-                self.assertEqual(b'x', run.answer())
-            self.assertEqual(1024 * 1024, fcntl.mock_calls[0].args[2])
 
     def test_not_read_to_the_end(self) -> None:
         """The context ends, and the program with it."""
@@ -251,9 +244,11 @@ class TestRun(RunTestCase):
         for answer, rights in (
             ((65533, ''), 'as the user ID 65533, which can read any file'),
             ((0, '/tmp/x'),
-             'as the user root, because not only root can change /tmp/x'),
-            ((4294000000, '/tmp/x'), 'as the user ID 4294000000, because '
-                                     'not only root can change /tmp/x'),
+             'as the user root, because root is not the only user that can '
+             'change /tmp/x'),
+            ((4294000000, '/tmp/x'),
+             'as the user ID 4294000000, because root is not the only user '
+             'that can change /tmp/x'),
         ):
             self.fake(Program(), answer=answer)
             with rbd_run.Run(0, 'one') as run:
@@ -302,10 +297,10 @@ class TestFailures(RunTestCase):
              'answered within 7 seconds: export error'),
             (Program(b'', 1, 'BAD_KEY'),
              'three ended with status 1 (Operation not permitted): the key '
-             'cannot be decoded (it runs as the user ID 4001, because not '
-             'only root can change /etc/ceph)'),
+             'cannot be decoded (it runs as the user ID 4001, because root is '
+             'not the only user that can change /etc/ceph)'),
             (Program(b'', 127, 'NOT_INSTALLED', 'export error'),
-             rbd_run.explain(Cause.NOT_INSTALLED)),
+             rbd_run.explain(Cause.NOT_INSTALLED, 'three')),
         ):
             self.assertEqual(
                 text, self.failure(Program(b'1'), Program(), program))
@@ -320,7 +315,7 @@ class TestFailures(RunTestCase):
         rights = 'it runs as the user ID 4001, because '
         texts = set()
         for cause in set(Cause) - {Cause.UNKNOWN}:
-            text = rbd_run.explain(cause)
+            text = rbd_run.explain(cause, 'one')
             texts.add(text)
             failure = self.failure(Program(b'', 13, cause.name))
             self.assertIn(text, failure)
@@ -340,7 +335,7 @@ class TestFailures(RunTestCase):
         with rbd_run.Run(0, 'one') as run:
             error = self.assertRaises(rbd_run.RunError, run.answer)
         self.assertEqual(
-            'one ended with status 13 (Permission denied): it found no '
+            'one ended with status 13 (Permission denied): it finds no '
             'keyring that it can read', str(error))
 
     def test_causes_that_say_what_to_do(self) -> None:
@@ -393,6 +388,7 @@ class TestWaiting(RunTestCase):
             (9, 60, IMAGE, 60), (59, 60, IMAGE, 60), (60, 60, IMAGE, 61),
             (60, 9, IMAGE, 61), (9, 60, {}, 19), (60, 9, {}, 70),
         ):
+            option = 'stall' if names else 'connect'
             self.flags(rbd_connect_timeout=connect, rbd_stall_timeout=stall,
                        group='glance')
             for stalls in ('before', 'after', 'outcome'):
@@ -403,7 +399,7 @@ class TestWaiting(RunTestCase):
                         transfer.SourceError, run.answer)
                 self.assertEqual(
                     f'one sent no data for {patience} seconds: Ceph is down '
-                    'or too slow, see [glance] rbd_stall_timeout',
+                    f'or too slow, see [glance] rbd_{option}_timeout',
                     str(failure))
                 self.assertEqual({patience}, set(spy.waits))
 
