@@ -68,7 +68,7 @@ class Cluster:
 
 #: path of a ceph.conf -> fsid or error, and time.monotonic() until which it
 #: is used
-_known_fsids: dict[str, tuple[str | rbd_run.RunError, float]] = {}
+_known_fsids: dict[str, tuple[str | transfer.SourceError, float]] = {}
 
 
 def parse(url: str) -> Location:
@@ -162,11 +162,13 @@ def read_fsid(number: int) -> str:
         try:
             known = read_conf(number) or ask_cluster(number)
             until = math.inf
-        except rbd_run.RunError as exc:
+        except rbd_run.CallError:
+            raise
+        except transfer.SourceError as exc:
             known, until = exc, time.monotonic() + _LEFT_OUT_SECONDS
         _known_fsids[conf] = known, until
-    if isinstance(known, rbd_run.RunError):
-        raise rbd_run.RunError(str(known), known.status, known.cause)
+    if isinstance(known, transfer.SourceError):
+        raise transfer.SourceError(reason=str(known))
     return known
 
 
@@ -213,8 +215,10 @@ def run(number: int, command: str, **names: str) -> bytes:
     :param number: which of the configured clusters
     :raises transfer.SourceError: it fails
     """
-    with rbd_run.Run(number, command, **names) as program:
-        return compat.in_native_thread(program.answer)()
+    program = rbd_run.Run(number, command, **names)
+    program.__enter__()
+    # By the native thread, since a green thread can be killed while it waits.
+    return compat.in_native_thread(program.answer_and_close)()
 
 
 def check_allowed(location: Location, image_id: str) -> None:
@@ -276,7 +280,11 @@ def data_pool(url: str) -> str | None:
     answer = run(find_cluster(location.fsid).number, 'rbd info',
                  pool=location.pool, image=location.image,
                  snapshot=location.snapshot)
-    return jsonutils.loads(answer).get('data_pool')
+    try:
+        return jsonutils.loads(answer).get('data_pool')
+    except (AttributeError, ValueError) as exc:
+        raise transfer.SourceError(
+            reason=_('rbd info did not print JSON')) from exc
 
 
 class _Export:

@@ -63,6 +63,10 @@ class RunError(transfer.SourceError):
         self.cause = cause
 
 
+class CallError(transfer.SourceError):
+    """The privileged side refuses the call, or does not answer."""
+
+
 class Run:
     """Programs that the privileged side runs, one after another.
 
@@ -144,6 +148,11 @@ class Run:
                     reason=_('The output of %s is too long') % self._command)
         return bytes(answer[:length])
 
+    def answer_and_close(self) -> bytes:
+        """Return the output of the only program, and leave the context."""
+        with self._resources:
+            return self.answer()
+
     def interrupt(self) -> None:
         """End a readinto() that waits in another thread."""
         os.eventfd_write(self._interruption, 1)
@@ -164,7 +173,7 @@ class Run:
                 # The privileged side has connected already.
                 return listener.accept()[0]
         except Exception as exc:
-            raise transfer.SourceError(
+            raise CallError(
                 reason=_('The privileged call for %(conf)s failed: '
                          '%(reason)s') %
                 {'conf': self._conf, 'reason': _reason(exc)}) from exc
@@ -179,7 +188,7 @@ class Run:
         fds = [_FD.unpack(data)[0] for _level, _type, data in ancillary]
         if not message:
             raise transfer.SourceError(
-                reason=_('The privsep daemon has ended'))
+                reason=_('The privsep daemon closed the connection'))
         return message, fds
 
     def _wait(self, fd: int, seconds: float | None) -> None:

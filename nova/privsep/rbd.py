@@ -54,8 +54,7 @@ _NAME = re.compile(r'[^-/@\0-\x1f\x7f][^/@\0-\x1f\x7f]{0,254}')
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 
-# oslo.privsep (3.12) can miss the end of a daemon that is killed with a call
-# on its way to it, hence the time limit.
+# oslo.privsep (3.12) can miss the end of the daemon, hence the time limit.
 @nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(30)
 def start(
     address: str, commands: Sequence[str], cluster: int, pool: str = '',
@@ -68,7 +67,7 @@ def start(
     closes the connection, when the daemon ends, and after a day.
 
     :param address: a UNIX socket (SOCK_SEQPACKET) that the caller listens on
-    :param cluster: which of the configured ones
+    :param cluster: which of those in nova.conf
     :param image: a UUID, as glance_store names RBD images
     :returns: the uid as which the programs run, and the first step on the
         way to ceph.conf that not only root can change, or ''
@@ -76,7 +75,8 @@ def start(
     """
     user = _served_user()
     conf = nova.conf.glance.ceph_confs(CONF)[cluster]
-    with contextlib.ExitStack() as stack:
+    stack = contextlib.ExitStack()
+    try:
         fd, others = _walk(conf, stack)
         step = next(iter(others), '')
         uid, rights = _rights(user, set(others.values()))
@@ -93,13 +93,15 @@ def start(
             raise PermissionError('The listener is of another user')
         # The kernel kills a program when the thread that started it ends.
         threading.Thread(target=_serve, daemon=True, args=(
-            stack.pop_all(), connection, argvs, [fd][:not step])).start()
+            stack, connection, argvs, [fd][:not step])).start()
+    except BaseException:
+        stack.close()
+        raise
     return uid, step
 
 
-def _options(
-    command: str, pool: str, image: str, snapshot: str,
-) -> list[str]:
+def _options(command: str, *names: str) -> list[str]:
+    pool, image, snapshot = names
     connect = CONF.glance.rbd_connect_timeout
     patience = CONF.glance.rbd_stall_timeout * _OSD_PATIENCE
     options = ['--admin-socket=', '--log-file=', '--log-to-file=false',
@@ -113,7 +115,7 @@ def _options(
     if not (_NAME.fullmatch(pool) and _NAME.fullmatch(snapshot) and
             _UUID.fullmatch(image) and
             pool in (CONF.glance.rbd_pool or [pool])):
-        raise ValueError('Not allowed: %.300r' % ((pool, image, snapshot),))
+        raise ValueError('Not allowed: %.300r' % (names,))
     options += ['--snap=' + snapshot] * ('export' in command)
     return [*options, '--pool=' + pool, '--image=' + image]
 
@@ -177,7 +179,7 @@ def _owner(fd: int, status: os.stat_result) -> int:
     # In a sticky directory, others cannot replace what root owns; but there,
     # any user can have made another name of a file of root.
     fixed = stat.S_ISLNK(mode) or stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-    linked = stat.S_ISREG(mode) and status.st_nlink > 1
+    linked = not stat.S_ISDIR(mode) and status.st_nlink > 1
     writable = linked or not fixed and mode & (stat.S_IWGRP | stat.S_IWOTH)
     with (open('/proc/self/fdinfo/%d' % fd) as info,
           open('/proc/self/mountinfo') as mounts):
@@ -212,9 +214,8 @@ def _serve(
     stack: contextlib.ExitStack, connection: socket.socket,
     argvs: Sequence[Sequence[str]], fds: Sequence[int],
 ) -> None:
-    with stack, contextlib.suppress(ConnectionError):
+    with stack, contextlib.suppress(OSError):
         for argv in argvs:
-            # Sockets are faster than pipes, and use less CPU.
             reader, writer = socket.socketpair()
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             # The caller finds the end of the output after the outcome.
@@ -248,5 +249,5 @@ def _run(
             else:
                 child.kill()
     except OSError as exc:
-        return rbd_errors.outcome(exc.errno or 1, b'nova: setpriv failed')
+        return rbd_errors.outcome(exc.errno or 1, ascii(exc).encode())
     return rbd_errors.outcome(child.returncode, tail)

@@ -12,7 +12,7 @@ import re
 
 class Cause(enum.Enum):
     """What Ceph 16 to 20 and setpriv print; the first that is found counts."""
-    NO_SETPRIV = '^nova: '
+    NO_SETPRIV = '^(FileNotFound|Permission)Error'
     NOT_INSTALLED = '^setpriv: failed to execute .*: No such file'
     OLD_SETPRIV = '^setpriv: (unrecognized|invalid|libcap-ng is too old)'
     NOT_PERMITTED = '^(setpriv|timeout): .*(not permitted|denied)'
@@ -32,8 +32,7 @@ class Cause(enum.Enum):
 _PHRASES = ('error opening (?:pool|image)|error setting snapshot context|'
             "couldn't connect to the cluster|export(?:-diff)? error")
 
-#: Exit status (an errno; negative: the signal that ended the program), name
-#: of the cause, and phrases.
+#: Exit status (an errno; negative: a signal), name of the cause, phrases.
 Outcome = tuple[int, str, str]
 
 

@@ -296,10 +296,16 @@ def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
 
 def _serve(context: nova_context.RequestContext,
            recorder: _Recorder) -> None:
+    before = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
     for line in sys.stdin:
         recorder.lines.clear()
         if not CONF.reload_config_files():
             raise SystemExit('nova.conf cannot be read')
+        now = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
+        if now != before:
+            # The daemon reads it when it starts, with the next call.
+            nova.privsep.sys_admin_pctxt.stop()
+            before = now
         # Logins are kept for as long as the service runs.
         service_auth.reset_globals()
         request = jsonutils.loads(line)

@@ -523,7 +523,7 @@ class TestKilled(service_base.ServiceTestCase):
             os.kill(daemon, signal.SIGKILL)
             self.assertTrue(process.wait_for(
                 lambda: not os.path.exists('/proc/%d' % rbd), 10))
-        self.assert_by_http('The privsep daemon has ended', self.image_id,
+        self.assert_by_http('The privsep daemon closed the connection', self.image_id,
                             request.fetched(), self.large_image)
         # It is started again when it is needed.
         image_id = self.upload(self.image, 'raw')

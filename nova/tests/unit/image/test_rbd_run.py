@@ -353,7 +353,7 @@ class TestFailures(RunTestCase):
     def test_daemon_ends(self) -> None:
         for stalls in ('before', 'after', 'outcome'):
             self.assertEqual(
-                'The privsep daemon has ended', self.failure(
+                'The privsep daemon closed the connection', self.failure(
                     Program(), Program(b'x', stalls=stalls, dies=True)))
 
     def test_call_fails(self) -> None:
