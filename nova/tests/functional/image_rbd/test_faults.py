@@ -523,8 +523,9 @@ class TestKilled(service_base.ServiceTestCase):
             os.kill(daemon, signal.SIGKILL)
             self.assertTrue(process.wait_for(
                 lambda: not os.path.exists('/proc/%d' % rbd), 10))
-        self.assert_by_http('The privsep daemon closed the connection', self.image_id,
-                            request.fetched(), self.large_image)
+        self.assert_by_http(
+            'The privsep daemon closed the connection', self.image_id,
+            request.fetched(), self.large_image)
         # It is started again when it is needed.
         image_id = self.upload(self.image, 'raw')
         self.assert_by_rbd(image_id, self.fetch(image_id))
