@@ -11,6 +11,7 @@ from unittest import mock
 
 import fixtures
 
+from nova.image import compat
 from nova.image import rbd
 from nova.image import rbd_run
 from nova.image import transfer
@@ -135,6 +136,14 @@ class TestFsid(RbdTestCase):
             self.assertEqual([OF_CONF, OF_CLUSTER],
                              self.ask(NONE, fsid(answer)))
             self.assertEqual(FSID, self.found)
+
+    def test_holds_up_no_green_thread(self) -> None:
+        with mock.patch.object(
+                compat, 'in_native_thread',
+                return_value=lambda: FSID.encode()) as in_native_thread:
+            self.ask(fsid(OTHER_FSID))
+        in_native_thread.assert_called_once()
+        self.assertEqual(FSID, self.found)
 
     def test_not_an_fsid(self) -> None:
         """A key file can be where ceph.conf should be."""
@@ -425,6 +434,11 @@ class TestOpenSource(OpenSourceTestCase):
                                        'not read to its end', source.finish)
                 transfer.transfer(source, self.path)
                 source.finish()
+            with self.open(disk_format) as source:
+                next(source.extents())
+                source.readinto(memoryview(bytearray(1)))
+                self.assertRaisesRegex(transfer.SourceError,
+                                       'not read to its end', source.finish)
             self.export(Program(status=5))
             with self.open(disk_format) as source:
                 self.assertRaisesRegex(
@@ -526,10 +540,11 @@ class TestUnverified(OpenSourceTestCase):
 class TestDataPool(OpenSourceTestCase):
     def test_answers(self) -> None:
         for answer, pool in ((b'{"data_pool": "ec"}', 'ec'), (b'{}', None)):
-            fake = self.export(Program(), rbd_info=Program(answer))
+            fake = self.clusters(fsid(OTHER_FSID), fsid(FSID))
+            fake.programs['rbd info'] = [Program(answer)]
             self.assertEqual(pool, rbd.data_pool(URL))
             self.assertEqual(
-                (('rbd info',), 0, 'images', IMAGE_ID, 'snap'),
+                (('rbd info',), 1, 'images', IMAGE_ID, 'snap'),
                 fake.calls[-1])
 
     def test_failure(self) -> None:
