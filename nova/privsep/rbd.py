@@ -55,7 +55,7 @@ _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 
 # oslo.privsep (3.12) can miss the end of the daemon, hence the time limit.
-@nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(30)
+@nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(15)
 def start(
     address: str, commands: Sequence[str], cluster: int, pool: str = '',
     image: str = '', snapshot: str = '',
