@@ -2,8 +2,8 @@
 
 """The privileged side of a direct download: it runs Ceph's programs.
 
-The caller gives names only. The paths of ceph.conf, the Ceph client and the
-time limits come from the nova.conf that the privsep daemon was started with.
+The caller gives names only. Paths, the Ceph client and time limits come from
+the nova.conf that the privsep daemon was started with.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import select
+import signal
 import socket
 import stat
 import struct
@@ -37,6 +38,9 @@ _COMMANDS = {
     'ceph fsid': [],
     'ceph-conf --show-config-value=fsid': [],
 }
+#: No logs, hooks and plugins, whatever ceph.conf and the monitors say.
+_OPTIONS = ('--admin-socket= --log-file= --log-to-file=false --plugin-dir=/ '
+            '--log-to-syslog=false --rbd-plugins= --crush-location-hook=')
 _ENVIRONMENT = {'PATH': '/usr/local/bin:/usr/bin:/bin', 'LC_ALL': 'C.UTF-8'}
 _LONGEST_RUN = 24 * 60 * 60  # seconds, then a program is ended
 #: How many stall timeouts an OSD gets. Dozens of reads wait for each other,
@@ -44,11 +48,10 @@ _LONGEST_RUN = 24 * 60 * 60  # seconds, then a program is ended
 _OSD_PATIENCE = 64
 _UNUSED_ID = 65533  # Neither systemd nor Debian gives it to a user.
 #: Filesystems whose files have the owner that the kernel stored.
-_FILESYSTEMS = set('bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs '
-                   'rootfs squashfs tmpfs xfs zfs'.split())
+_FILESYSTEMS = set(b'bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs '
+                   b'rootfs squashfs tmpfs xfs zfs'.split())
 #: Steps on the way to a file that not only root can change -> who else can.
 _Steps = dict[str, int]
-_SO_PEERGROUPS = 59  # Linux, asm-generic/socket.h
 #: rbd takes '/' and '@' in names for the ends of a pool and of an image.
 _NAME = re.compile(r'[^-/@\0-\x1f\x7f][^/@\0-\x1f\x7f]{0,254}')
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
@@ -67,7 +70,6 @@ def start(
     closes the connection, when the daemon ends, and after a day.
 
     :param address: a UNIX socket (SOCK_SEQPACKET) that the caller listens on
-    :param cluster: which of those in nova.conf
     :param image: a UUID, as glance_store names RBD images
     :returns: the uid as which the programs run, and the first step on the
         way to ceph.conf that not only root can change, or ''
@@ -84,10 +86,9 @@ def start(
                    '--cluster=' + nova.conf.glance.ceph_cluster(conf)]
         argvs = [[*rights, *command.split(), *_COMMANDS[command], *options,
                   *_options(command, pool, image, snapshot)]
-                 for command in commands]
-        connection = stack.enter_context(
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        connection.setblocking(False)
+                 for command in commands[:5]]
+        connection = stack.enter_context(socket.socket(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))
         connection.connect(address)
         if _peer(connection)[0] != user[0]:
             raise PermissionError('The listener is of another user')
@@ -104,8 +105,7 @@ def _options(command: str, *names: str) -> list[str]:
     pool, image, snapshot = names
     connect = CONF.glance.rbd_connect_timeout
     patience = CONF.glance.rbd_stall_timeout * _OSD_PATIENCE
-    options = ['--admin-socket=', '--log-file=', '--log-to-file=false',
-               '--client-mount-timeout=%d' % connect,
+    options = [*_OPTIONS.split(), '--client-mount-timeout=%d' % connect,
                '--rados-mon-op-timeout=%d' % connect,
                '--rados-osd-op-timeout=%d' % min(patience, _LONGEST_RUN)]
     if user := nova.conf.glance.ceph_user(CONF):
@@ -134,13 +134,13 @@ def _served_user() -> tuple[int, ...]:
     for fd in map(int, os.listdir('/proc/self/fd')):
         with contextlib.suppress(OSError):
             # fromfd() would leave a copy of any other file open.
-            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            if fd < 3 or not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
             with socket.fromfd(
                     fd, socket.AF_UNIX, socket.SOCK_STREAM) as found:
                 if found.getpeername() == address:
                     groups = found.getsockopt(
-                        socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+                        socket.SOL_SOCKET, 59, 1024)  # SO_PEERGROUPS
                     return *_peer(found), *memoryview(groups).cast('I')
     raise PermissionError('The privsep daemon does not know its user')
 
@@ -176,15 +176,15 @@ def _walk(path: str, stack: contextlib.ExitStack) -> tuple[int, _Steps]:
 def _owner(fd: int, status: os.stat_result) -> int:
     """Return the only user that can change a file; _UNUSED_ID: several can."""
     mode = status.st_mode
-    # In a sticky directory, others cannot replace what root owns; but there,
-    # any user can have made another name of a file of root.
+    # In a sticky directory, others cannot replace root's files, but link them.
     fixed = stat.S_ISLNK(mode) or stat.S_ISDIR(mode) and mode & stat.S_ISVTX
     linked = not stat.S_ISDIR(mode) and status.st_nlink > 1
     writable = linked or not fixed and mode & (stat.S_IWGRP | stat.S_IWOTH)
-    with (open('/proc/self/fdinfo/%d' % fd) as info,
-          open('/proc/self/mountinfo') as mounts):
-        [mount] = re.findall(r'mnt_id:\s*(\d+)', info.read())
-        found = re.findall(r'(?m)^%s .*? - (\S+)' % mount, mounts.read())
+    with (open('/proc/self/fdinfo/%d' % fd, 'rb') as info,
+          open('/proc/self/mountinfo', 'rb') as mounts):
+        [mount] = re.findall(rb'mnt_id:\s*(\d+)', info.read())
+        found = re.findall(rb'(?m)^%s (?!.*\bidmapped\b.* - ).*? - (\S+)'
+                           % mount, mounts.read())
     trusted = _FILESYSTEMS.issuperset(found) and found and not writable
     return status.st_uid if trusted else _UNUSED_ID
 
@@ -197,15 +197,15 @@ def _rights(user: tuple[int, ...], owners: set[int]) -> tuple[int, list[str]]:
     the daemon serves; in place of root, the owner, or the one without rights.
     """
     if not owners or not user[0]:
-        [uid] = owners if len(owners) == 1 else [_UNUSED_ID]
-        user = uid, _UNUSED_ID
+        user = min(owners) if len(owners) == 1 else _UNUSED_ID, _UNUSED_ID
     # The daemon has no CAP_KILL, so it cannot kill a process of another user.
-    # It can kill timeout(1), which is root's, and the program ends with it.
+    # It kills setpriv and timeout, which are root's. The program ends with them.
     return user[0], [
         'setpriv', '--pdeathsig=KILL', 'timeout', '-k10', str(_LONGEST_RUN),
         'setpriv', '--no-new-privs', '--pdeathsig=KILL',
-        '--reuid=%d' % user[0], '--regid=%d' % user[1],
-        '--groups=' + ','.join(map(str, user[1:])),
+        # With a sign, it cannot be the name of a user or a group.
+        '--reuid=+%d' % user[0], '--regid=+%d' % user[1],
+        '--groups=' + ','.join(map('+%d'.__mod__, user[1:])),
         *([] if owners else ['--inh-caps=+dac_read_search',
                              '--ambient-caps=+dac_read_search'])]
 
@@ -247,7 +247,7 @@ def _run(
                     break
                 tail = (tail + chunk)[-16384:]
             else:
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
     except OSError as exc:
         return rbd_errors.outcome(exc.errno or 1, ascii(exc).encode())
     return rbd_errors.outcome(child.returncode, tail)
