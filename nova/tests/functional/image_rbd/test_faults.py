@@ -549,6 +549,9 @@ class TestKilled(service_base.ServiceTestCase):
         with self.stopped(self.cloud.ceph.osd.pid):
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid()
+            # Later than Nova's test whether the filesystem has O_DIRECT.
+            self.assertTrue(process.wait_for(
+                lambda: 'image-write' in self.resources()[0], 30))
             self.kill_service()
         self.assertEqual([], os.listdir(temporary))
         self.restart()
