@@ -199,7 +199,7 @@ def _rights(user: tuple[int, ...], owners: set[int]) -> tuple[int, list[str]]:
     if not owners or not user[0]:
         user = min(owners) if len(owners) == 1 else _UNUSED_ID, _UNUSED_ID
     # The daemon has no CAP_KILL, so it cannot kill a process of another user.
-    # It kills setpriv and timeout, which are root's; the program ends with them.
+    # It kills setpriv and timeout, which are root's; the program ends, too.
     return user[0], [
         'setpriv', '--pdeathsig=KILL', 'timeout', '-k10', str(_LONGEST_RUN),
         'setpriv', '--no-new-privs', '--pdeathsig=KILL',
