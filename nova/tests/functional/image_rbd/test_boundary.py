@@ -590,6 +590,25 @@ class TestChild(BoundaryTestCase):
         self.assertEqual('', target.read_text())
         self.assertEqual([target], list(self.files.iterdir()))
 
+    def test_it_runs_no_hook(self):
+        self.files.chmod(0o777)
+        hook = config.write(
+            self.files / 'hook', '#!/bin/sh\ntouch %s/ran\n' % self.files,
+            0o755)
+        self.write_ceph_conf(crush_location_hook=hook)
+        image_id = self.upload(self.image, 'iso')
+        self.assertEqual(0, self.run_one(image=image_id)['status'])
+        self.assertEqual([hook], list(self.files.iterdir()))
+
+    def test_it_loads_no_plugin_that_the_monitors_name(self):
+        image_id = self.upload(self.image, 'iso')
+        ceph = self.cloud.ceph.ceph
+        for name, value in (('plugin_dir', self.files), ('rbd_plugins', 'x')):
+            ceph('config', 'set', 'client.nova', name, value)
+            self.addCleanup(ceph, 'config', 'rm', 'client.nova', name)
+        # Without the plugin, rbd cannot open an image.
+        self.assertEqual(0, self.run_one(image=image_id)['status'])
+
     def test_descriptors_of_the_daemon(self):
         image_id = self.upload(self.large_image, 'iso')
         with self.slow_osd():
