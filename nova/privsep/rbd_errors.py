@@ -12,7 +12,7 @@ import re
 
 class Cause(enum.Enum):
     """What Ceph 16 to 20 and setpriv print; the first that is found counts."""
-    NO_SETPRIV = '^(FileNotFound|Permission)Error'
+    NO_SETPRIV = r'^(FileNotFound|Permission)Error\('
     NOT_INSTALLED = '^setpriv: failed to execute .*: No such file'
     OLD_SETPRIV = '^setpriv: (unrecognized|invalid|libcap-ng is too old)'
     NOT_PERMITTED = '^(setpriv|timeout): .*(not permitted|denied)'

@@ -2,6 +2,7 @@
 
 """The 'rbd' handler, with a stand-in for the privileged side."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
 import os
@@ -15,6 +16,7 @@ from nova.image import compat
 from nova.image import rbd
 from nova.image import rbd_run
 from nova.image import transfer
+import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
 from nova.tests.unit.image import test_rbd_run
@@ -140,10 +142,27 @@ class TestFsid(RbdTestCase):
     def test_holds_up_no_green_thread(self) -> None:
         with mock.patch.object(
                 compat, 'in_native_thread',
-                return_value=lambda: FSID.encode()) as in_native_thread:
-            self.ask(fsid(OTHER_FSID))
+                side_effect=lambda target: target) as in_native_thread:
+            self.ask(fsid(FSID))
         in_native_thread.assert_called_once()
         self.assertEqual(FSID, self.found)
+
+    def test_killed_green_thread(self) -> None:
+        """The native thread goes on, and nothing closes its descriptors."""
+        targets = []
+
+        class Killed(BaseException):
+            pass
+
+        def in_native_thread(target: Callable[[], bytes]) -> mock.Mock:
+            targets.append(target)
+            return mock.Mock(side_effect=Killed)
+
+        self.fake({OF_CONF: fsid(FSID)})
+        with mock.patch.object(compat, 'in_native_thread', in_native_thread):
+            self.assertRaises(Killed, rbd.run, 0, OF_CONF)
+        [answer] = targets
+        self.assertEqual(FSID.encode() + b'\n', answer())
 
     def test_not_an_fsid(self) -> None:
         """A key file can be where ceph.conf should be."""
@@ -167,16 +186,35 @@ class TestFsid(RbdTestCase):
         errors = []
         for self.now, calls in ((0, 1), (59, 1), (61, 2), (120, 2)):
             errors.append(self.assertRaises(
-                rbd_run.RunError, rbd.read_fsid, 0))
+                transfer.SourceError, rbd.read_fsid, 0))
             self.assertEqual(calls, len(fake.calls))
         self.assertEqual(
-            {('ceph.conf cannot be read or parsed (it runs as the user ID '
-              '4001, because root is not the only user that can change '
-              '/etc/ceph)', 2,
-              rbd_run.Cause.BAD_CONF)},
-            {(str(error), error.status, error.cause) for error in errors})
+            {'ceph.conf cannot be read or parsed (it runs as the user ID '
+             '4001, because root is not the only user that can change '
+             '/etc/ceph)'}, set(map(str, errors)))
         self.assertEqual(4, len(set(map(id, errors))))
         self.now = 122
+        self.assertEqual(FSID, rbd.read_fsid(0))
+
+    def test_every_failure_of_a_cluster_is_remembered(self) -> None:
+        for program, reason in (
+            (fsid('x'), 'did not print an fsid'),
+            (Program(stalls='before', dies=True), 'closed the connection'),
+        ):
+            rbd._known_fsids.clear()
+            fake = self.fake({OF_CONF: [program, fsid(FSID)]})
+            for self.now in (0, 59):
+                self.assertRaisesRegex(
+                    transfer.SourceError, reason, rbd.read_fsid, 0)
+            self.assertEqual(1, len(fake.calls))
+
+    def test_failure_of_the_call_is_not_remembered(self) -> None:
+        with mock.patch.object(nova.privsep.rbd, 'start',
+                               side_effect=PermissionError('no nova.conf')):
+            for _attempt in range(2):
+                self.assertRaisesRegex(
+                    rbd_run.CallError, 'no nova.conf', rbd.read_fsid, 0)
+        self.fake({OF_CONF: fsid(FSID)})
         self.assertEqual(FSID, rbd.read_fsid(0))
 
     def test_asked_again_if_the_cause_is_missing(self) -> None:
@@ -551,3 +589,8 @@ class TestDataPool(OpenSourceTestCase):
         self.export(Program(), rbd_info=Program(b'', 1))
         self.assertRaises(rbd_run.RunError, rbd.data_pool, URL)
         self.assertRaises(transfer.SourceError, rbd.data_pool, OTHER_URL)
+        for answer in (b'', b'x', b'\xff', b'{', b'[]', b'null', b'7'):
+            self.export(Program(), rbd_info=Program(answer))
+            self.assertRaisesRegex(
+                transfer.SourceError, 'rbd info did not print JSON',
+                rbd.data_pool, URL)

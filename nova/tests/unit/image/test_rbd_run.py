@@ -235,6 +235,16 @@ class TestRun(RunTestCase):
                     run.begin()
                 raise KeyError
 
+    def test_answer_and_close(self) -> None:
+        self.fake(Program(b'first'))
+        # The fixtures find what is not closed.
+        self.assertEqual(
+            b'first', rbd_run.Run(0, 'one').__enter__().answer_and_close())
+        self.fake(Program(b'', 1))
+        self.assertRaises(
+            rbd_run.RunError,
+            rbd_run.Run(0, 'one').__enter__().answer_and_close)
+
     def test_answer_is_too_long(self) -> None:
         self.assertEqual(
             'The output of one is too long',
@@ -366,7 +376,7 @@ class TestFailures(RunTestCase):
             with mock.patch.object(nova.privsep.rbd, 'start',
                                    side_effect=error):
                 failure = self.assertRaises(
-                    transfer.SourceError, rbd_run.Run(1, 'one').__enter__)
+                    rbd_run.CallError, rbd_run.Run(1, 'one').__enter__)
             self.assertEqual(
                 f'The privileged call for /etc/b.conf failed: {reason}',
                 str(failure))
@@ -378,7 +388,7 @@ class TestFailures(RunTestCase):
             with mock.patch(name, side_effect=OSError(
                     errno.ENOSPC, 'No space left on device')):
                 self.assertRaisesRegex(
-                    transfer.SourceError, ': No space left on device$',
+                    rbd_run.CallError, ': No space left on device$',
                     rbd_run.Run(0, 'one').__enter__)
 
 

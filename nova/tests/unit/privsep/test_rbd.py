@@ -8,6 +8,7 @@ tests run as root, and make files, listeners and processes of other users.
 
 from collections.abc import Callable
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -44,13 +45,18 @@ OPEN = 'rbd: error opening image: (5) Input/output error'
 
 _CHAIN = ['setpriv', '--pdeathsig=KILL', 'timeout', '-k10', '86400',
           'setpriv', '--no-new-privs', '--pdeathsig=KILL']
-READS_ALL = [*_CHAIN, '--reuid=65533', '--regid=65533', '--groups=65533',
-             '--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search']
-AS_NOVA = [*_CHAIN, '--reuid=4001', '--regid=4002', '--groups=4002,4003,4004']
-AS_OTHER = [*_CHAIN, '--reuid=4005', '--regid=65533', '--groups=65533']
-AS_UNUSED = [*_CHAIN, '--reuid=65533', '--regid=65533', '--groups=65533']
-OPTIONS = ['--cluster=site', '--admin-socket=', '--log-file=',
-           '--log-to-file=false', '--client-mount-timeout=5',
+# '65533' can be the name of a user with another ID, '+65533' cannot.
+AS_UNUSED = [*_CHAIN, '--reuid=+65533', '--regid=+65533', '--groups=+65533']
+AS_OTHER = [*_CHAIN, '--reuid=+4005', '--regid=+65533', '--groups=+65533']
+AS_NOVA = [*_CHAIN, '--reuid=+4001', '--regid=+4002',
+           '--groups=+4002,+4003,+4004']
+READS_ALL = [*AS_UNUSED, '--inh-caps=+dac_read_search',
+             '--ambient-caps=+dac_read_search']
+#: Whatever ceph.conf says: no logs, no hooks, no plugins.
+NOTHING_ELSE = ['--admin-socket=', '--log-file=', '--log-to-file=false',
+                '--plugin-dir=/', '--log-to-syslog=false', '--rbd-plugins=',
+                '--crush-location-hook=']
+OPTIONS = ['--cluster=site', *NOTHING_ELSE, '--client-mount-timeout=5',
            '--rados-mon-op-timeout=5', '--rados-osd-op-timeout=3840',
            '--id=nova']
 _OF_IMAGE = ['--pool=images', f'--image={IMAGE}']
@@ -246,10 +252,10 @@ class TestCommands(RbdTestCase):
             (0, READS_ALL, f'fd:{self.conf}'), (OTHER, AS_NOVA, self.conf),
         ):
             os.chown(self.conf, uid, uid)
-            self.assertEqual(
-                [[*rights, *words, f'--conf={conf}', *OPTIONS, *rest]
-                 for words, rest in COMMANDS.values()],
-                self.argvs(*COMMANDS))
+            for command, (words, rest) in COMMANDS.items():
+                self.assertEqual(
+                    [[*rights, *words, f'--conf={conf}', *OPTIONS, *rest]],
+                    self.argvs(command))
 
     def test_rights(self) -> None:
         directory = self.make_directory('etc')
@@ -276,7 +282,7 @@ class TestCommands(RbdTestCase):
             os.chmod(conf, mode)
             [argv] = self.argvs('ceph fsid')
             where = by_conf if answer[1] else f'--conf=fd:{conf}'
-            self.assertEqual([*rights, 'ceph', 'fsid', where], argv[:-8])
+            self.assertEqual([*rights, 'ceph', 'fsid', where, *OPTIONS], argv)
             self.assertEqual(answer, self.answer)
 
     def test_nova_conf(self) -> None:
@@ -291,10 +297,13 @@ class TestCommands(RbdTestCase):
             self.flags(rbd_stall_timeout=stall, group='glance')
             [argv] = self.argvs('ceph fsid', cluster=1)
             self.assertEqual(
-                [f'--conf=fd:{other}', '--cluster=b', *OPTIONS[1:4],
+                [f'--conf=fd:{other}', '--cluster=b', *NOTHING_ELSE,
                  '--client-mount-timeout=7', '--rados-mon-op-timeout=7',
                  f'--rados-osd-op-timeout={seconds}', *last],
                 argv[argv.index('fsid') + 1:])
+
+    def test_at_most_five(self) -> None:
+        self.assertEqual(5, len(self.argvs(*['ceph fsid'] * 7)))
 
     def test_refused(self) -> None:
         self.user = ROOT
@@ -363,6 +372,18 @@ class TestListener(RbdTestCase):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as first:
             first.connect(address)
             self.assertRaises(BlockingIOError, self.call, address)
+
+    def test_no_thread(self) -> None:
+        """No descriptor is left open, and the caller need not wait."""
+        address, listener = self.listen(NOVA)
+        threading = mock.Mock()
+        threading.Thread.return_value.start.side_effect = RuntimeError('full')
+        self.set('threading', threading)
+        self.assertRaisesRegex(RuntimeError, 'full', self.call, address)
+        connection, _address = listener.accept()
+        with connection:
+            connection.settimeout(60)
+            self.assertEqual(b'', connection.recv(9))
 
 
 class TestWalk(RbdTestCase):
@@ -536,26 +557,41 @@ class TestWalk(RbdTestCase):
         fd = os.open(self.file, os.O_PATH)
         self.addCleanup(os.close, fd)
         status = os.fstat(fd)
-        around = ('13 1 0:1 / / rw - ext4 a rw\n%s123 1 0:1 / / rw - ext4 a\n'
-                  '1 12 12:12 / /12 rw - ext4 12 rw\n')
+        around = (b'13 1 0:1 / / rw,idmapped - ext4 a rw\n%s'
+                  b'123 1 0:1 / / rw - fuse a\n'
+                  b'1 12 12:12 / /12 rw - fuse 12 rw\n')
         for line, owner in (
-            ('12 1 8:1 / / rw,noatime - ext4 /dev/a rw\n', 0),
-            ('12 1 8:1 /a\\040-\\040b /mnt rw shared:1 master:2 - xfs a rw\n',
+            (b'12 1 8:1 / / rw,noatime - ext4 /dev/a rw\n', 0),
+            (b'12 1 8:1 /a\\040-\\040b /mnt rw shared:1 master:2 - xfs a rw\n',
              0),
-            ('12 1 0:9 / /mnt rw - fuse.sshfs ext4 rw\n', UNUSED),
-            ('12 1 0:9 / /ext4 rw shared:1 - fuse - rw\n', UNUSED),
-            ('12 1 0:9 / / rw - fuseblk x rw\n', UNUSED),
-            ('12 1 0:9 / / rw - proc x rw\n', UNUSED),
-            ('12 1 0:9 / / rw - nfs4 x rw\n', UNUSED), ('', UNUSED),
+            # Users choose names, and the kernel only escapes white space.
+            (b'12 1 8:1 /\xff /a\rb rw - ext4 /dev/a rw\n', 0),
+            (b'99 1 0:9 / /a\r12 rw - fuse a rw\n'
+             b'12 1 8:1 / / rw - ext4 /dev/a rw\n', 0),
+            (b'99 1 0:9 / /\xff rw - fuse a rw\n'
+             b'12 1 8:1 / / rw - ext4 /dev/a rw\n', 0),
+            (b'12 1 8:1 / /unidmapped rw - ext4 /dev/idmapped rw\n', 0),
+            (b'12 1 8:1 / / rw,idmapped - ext4 /dev/a rw\n', UNUSED),
+            (b'12 1 8:1 / / rw,idmapped,noatime shared:1 - xfs a\n', UNUSED),
+            (b'12 1 0:9 / /mnt rw - fuse.sshfs ext4 rw\n', UNUSED),
+            (b'12 1 0:9 / /ext4 rw shared:1 - fuse - rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - fuseblk x rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - proc x rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - nfs4 x rw\n', UNUSED), (b'', UNUSED),
         ):
-            files = {'/proc/self/fdinfo/%d' % fd:
-                     'pos:\t0\nflags:\t012100000\nmnt_id:\t12\nino:\t7\n',
+            files = {'/proc/self/fdinfo/%d' % fd: b'pos:\t0\nflags:\t012100000'
+                     b'\nmnt_id:\t12\nino:\t7\n',
                      '/proc/self/mountinfo': around % line}
+
+            def open_fake(path: str, mode: str = 'r') -> ty.IO[ty.Any]:
+                content = io.BytesIO(files[path])
+                return (content if 'b' in mode
+                        else io.TextIOWrapper(content, 'utf-8'))
+
             with mock.patch.object(
-                    nova.privsep.rbd, 'open',
-                    lambda path: io.StringIO(files[path]), create=True):
+                    nova.privsep.rbd, 'open', open_fake, create=True):
                 self.assertEqual(
-                    owner, nova.privsep.rbd._owner(fd, status), line)
+                    owner, nova.privsep.rbd._owner(fd, status), str(line))
 
     def test_what_was_checked_is_what_is_read(self) -> None:
         pathlib.Path(self.file).write_text('checked')
@@ -617,6 +653,20 @@ class TestServedUser(RbdTestCase):
                 os.unlink(address)
                 self.assertEqual(user, self.find(*arguments))
 
+    def test_standard_input(self) -> None:
+        """The user of sudo chooses it."""
+        address, _listener = self.listen((OTHER, 7), 'SOCK_STREAM')
+        socket = transfer.native('socket')
+        stdin = os.dup(0)
+        self.addCleanup(os.close, stdin)
+        self.addCleanup(os.dup2, stdin, 0)
+        with socket.socket(socket.AF_UNIX) as fake:
+            fake.connect(address)
+            os.dup2(fake.fileno(), 0)
+        self.assertRaisesRegex(
+            PermissionError, 'does not know its user', self.find,
+            '--config-file', self.conf, '--privsep_sock_path', address)
+
     def test_nova_conf(self) -> None:
         address, _listener = self.listen(NOVA, 'SOCK_STREAM')
         self.connect(address)
@@ -662,9 +712,9 @@ class ProgramsTestCase(RbdTestCase):
     def results(self, *scripts: str) -> list[tuple[bytes, list[ty.Any]]]:
         return self.outcomes(self.run_scripts(*scripts))
 
-    def hang_up(self, script: str) -> None:
-        """Close the connection of a script that printed its pid first."""
-        connection = self.run_scripts(f'echo $$; {script}')
+    def hang_up(self, script: str, first: str = 'echo $$') -> None:
+        """Close the connection; the process that is printed first ends."""
+        connection = self.run_scripts(f'{first}; {script}')
         output = self.receive(connection)
         pid = os.pidfd_open(int(output.readline()))
         self.addCleanup(os.close, pid)
@@ -720,6 +770,18 @@ class TestPrograms(ProgramsTestCase):
                        "trap '' HUP INT TERM PIPE; exec sleep 600"):
             self.hang_up(script)
 
+    def test_caller_hangs_up_on_children(self) -> None:
+        self.hang_up('wait', first='sleep 600 & echo $!')
+
+    def test_no_descriptors(self) -> None:
+        """The caller finds the connection closed."""
+        with mock.patch.object(
+                nova.privsep.rbd.socket, 'socketpair',
+                side_effect=OSError(errno.EMFILE, 'Too many open files')):
+            connection = self.run_scripts('true')
+            self.assertIsNone(self.receive(connection))
+            self.side._join()
+
     def test_what_the_program_starts_with(self) -> None:
         secret = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, secret)
@@ -750,6 +812,20 @@ class TestPrograms(ProgramsTestCase):
         self.set('_ENVIRONMENT', {'PATH': self.directory})
         self.assertEqual(
             [(b'', [2, 'NO_SETPRIV', ''])], self.results('true', 'true'))
+        self.make_file('setpriv')
+        self.assertEqual([(b'', [13, 'NO_SETPRIV', ''])],
+                         self.results('true'))
+
+    def test_no_process(self) -> None:
+        for error, status in (
+            (BlockingIOError(errno.EAGAIN, 'Resource unavailable'), 11),
+            (OSError(errno.ENOMEM, 'Cannot allocate memory'), 12),
+            (OSError('PermissionError'), 1),
+        ):
+            self.set('subprocess', mock.Mock(
+                Popen=mock.Mock(side_effect=error)))
+            self.assertEqual([(b'', [status, 'UNKNOWN', ''])],
+                             self.results('true'))
 
 
 class TestRealRights(ProgramsTestCase):

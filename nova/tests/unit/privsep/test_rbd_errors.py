@@ -79,7 +79,9 @@ PRINTED = (
     (Cause.BAD_CONF, "Error initializing cluster client: InvalidArgument('"
                      "RADOS invalid argument (error calling "
                      "conf_read_file)')"),
-    (Cause.NO_SETPRIV, 'nova: setpriv failed'),
+    # As Python, which does not find setpriv, describes the error.
+    (Cause.NO_SETPRIV, "FileNotFoundError(2, 'No such file or directory')"),
+    (Cause.NO_SETPRIV, "PermissionError(13, 'Permission denied')"),
     *((Cause.NOT_INSTALLED,
        f'setpriv: failed to execute {name}: No such file or directory')
       for name in ('rbd', 'timeout')),
@@ -100,7 +102,11 @@ PRINTED = (
                     'unavailable'),
     *((Cause.UNKNOWN, line) for line in (
         '', 'something else', 'a nova: b', 'a setpriv: failed to execute b: '
-        'No such file or directory', 'timed out b', 'a timed out')),
+        'No such file or directory', 'timed out b', 'a timed out',
+        "BlockingIOError(11, 'Resource temporarily unavailable')",
+        "OSError(12, 'Cannot allocate memory')", "a PermissionError(13, 'b')",
+        # The program ceph is a script.
+        "PermissionError: [Errno 13] Permission denied: '/usr/lib/a.py'")),
 )
 
 

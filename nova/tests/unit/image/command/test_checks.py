@@ -191,7 +191,7 @@ class TestCeph(CheckTestCase):
         self.known.privileged = True
         self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
 
-    def fail(self, cause: rbd_run.Cause) -> rbd_run.RunError:
+    def failure(self, cause: rbd_run.Cause) -> rbd_run.RunError:
         return rbd_run.RunError(rbd_run.explain(cause), 1, cause)
 
     def test_programs(self) -> None:
@@ -205,7 +205,7 @@ class TestCeph(CheckTestCase):
             (Cause.NOT_PERMITTED, 'AppArmor or SELinux'),
             (Cause.NOT_RUN, 'ceph-common again'),
         ):
-            self.run_program.side_effect = self.fail(cause)
+            self.run_program.side_effect = self.failure(cause)
             self.assert_found(Verdict.FAILED, re.escape(rbd_run.explain(
                 cause)), remedy, check_ceph.check_programs)
         self.run_program.side_effect = transfer.SourceError(
@@ -231,10 +231,10 @@ class TestCeph(CheckTestCase):
         for failure, detail, remedy in (
             (transfer.SourceError(reason=f'{CONF} failed: No such file'),
              f'{CONF} failed: No such file', 'Put the ceph.conf.*--debug'),
-            (self.fail(Cause.BAD_CONF),
+            (self.failure(Cause.BAD_CONF),
              f'^{CONF}: ceph.conf cannot be read or parsed$',
              f'Run "rbd --conf {CONF} ls" as root'),
-            (self.fail(Cause.NOT_INSTALLED), 'not installed',
+            (self.failure(Cause.NOT_INSTALLED), 'not installed',
              'Install ceph-common'),
         ):
             self.conf.side_effect = failure
@@ -278,7 +278,7 @@ class TestCeph(CheckTestCase):
             (Cause.NO_KEYRING, 'finds no keyring', keyring),
             (Cause.UNKNOWN, '^client.nova cannot connect: ', keyring),
         ):
-            self.fsid.side_effect = self.fail(cause)
+            self.fsid.side_effect = self.failure(cause)
             self.assert_found(Verdict.FAILED, detail, remedy,
                               check_ceph.check_cluster, 0)
         self.fsid.side_effect = transfer.SourceError(
