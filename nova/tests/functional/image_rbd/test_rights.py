@@ -133,7 +133,7 @@ class TestTable(RightsTestCase):
             self.assertEqual(
                 (uid, str(step), 'UNKNOWN' if readable else 'NO_KEYRING'),
                 (found['uid'], found['step'], found['cause']),
-                (row, nova, owner, group, oct(mode), found))
+                str((row, nova, owner, group, oct(mode), found)))
         self.write_keyring_of(0, 0, 0o600)
 
     @contextlib.contextmanager
@@ -198,7 +198,7 @@ class TestWalk(RightsTestCase):
         # What only root can change, and what Nova can.
         self.own = self.out().parent
 
-    def use(self, path: object) -> None:
+    def use(self, path: pathlib.Path | str) -> None:
         self.configure(rbd_ceph_conf=path)
 
     def test_sticky_directory(self):
@@ -253,20 +253,21 @@ class TestWalk(RightsTestCase):
         below.mkdir()
         own = config.write(self.own / 'ceph.conf', self.conf.read_text(),
                            owner=self.nova.uid)
-        for *command, target in (
-            ('mount', '--bind', self.own, below),
+        commands: tuple[tuple[pathlib.Path, list[process.Argument]], ...] = (
+            (below, ['mount', '--bind', self.own]),
             # A filesystem that calls any file root's.
-            ('bindfs', '--force-user=root', '--force-group=root',
-             '--perms=u=rwX:go=rX', self.own, below),
-            ('mount', '--bind', own, self.conf),
-        ):
+            (below, ['bindfs', '--force-user=root', '--force-group=root',
+                     '--perms=u=rwX:go=rX', self.own]),
+            (self.conf, ['mount', '--bind', own]),
+        )
+        for target, command in commands:
             self.use(below / 'ceph.conf' if target == below else self.conf)
             run(*command, target)
             try:
                 found = self.ask()
             finally:
                 run('umount', target)
-            self.assertEqual(self.nova.uid, found['uid'], command)
+            self.assertEqual(self.nova.uid, found['uid'], str(command))
         self.assert_runs_as(UNUSED, '')
 
     def test_exchanged_while_it_is_looked_at(self):
@@ -304,7 +305,7 @@ class TestWalk(RightsTestCase):
             self.use(path)
             answer = self.service.ask(
                 'call', commands=['rbd --version'], cluster=0).answer()
-            self.assertEqual(error, answer.get('error'), (path, answer))
+            self.assertEqual(error, answer.get('error'), str((path, answer)))
 
     def test_what_is_checked_is_what_is_read(self):
         """rbd gets the file that was opened, whatever has its name."""
