@@ -4,6 +4,8 @@
 
 """The ``[glance]`` options: how to reach images, and how to fetch them."""
 
+import os
+
 from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 
@@ -212,9 +214,10 @@ no ``checksum`` then, the image is not used. Nothing is checked but the size
 where Glance has recorded no hash at all. A hash that was recorded and does not
 match is never made up for by another one.
 
-Without a signature or a hash, Nova asks Ceph before and after the download
-whether the image is still the same, because ``rbd`` reads the data of a
-deleted image as zeros. Nova then does not detect data that was changed.
+Without a signature or a hash, Nova asks Ceph before and after the download for
+the ids of the image and of its snapshot, and compares them, because ``rbd``
+reads the data of a deleted image as zeros. Nova then does not detect data that
+was changed.
 
 It has no effect on data that comes over the Image API, which is always
 checked, nor on signatures: an image whose signature is checked needs no hash,
@@ -255,6 +258,13 @@ It needs to read the pool of the images, and nothing else::
     ceph auth get-or-create client.nova-images \\
         mon 'profile rbd' osd 'profile rbd-read-only pool=images'
 
+If the images have their data in another pool, such as an erasure-coded one, it
+needs to read that pool, too: ``osd 'profile rbd-read-only pool=images, profile
+rbd-read-only pool=images-data'``.
+
+The privileged side uses the value that is in ``nova.conf`` when the privsep
+daemon starts. Restart ``nova-compute`` after a change.
+
 Possible values:
 
 * The name without ``client.``, such as ``nova-images``. With several clusters
@@ -274,17 +284,23 @@ Related options:
         help="""
 Configuration files of the Ceph clusters that images are fetched from.
 
-A location names its cluster by fsid. It is used only if one of these files has
-the same fsid, with that file. An image that is in several of the clusters is
-fetched from the one that comes first here; if that fails, from the next.
+A location names its cluster by fsid. Nova uses it only if one of these files
+is of that cluster. Nova reads the fsid from the file, or asks the cluster once
+if the file has none. If an image is in several of the clusters, Nova fetches
+it from the one that comes first here; if that fails, from the next.
+
+If only root can change a file and the directories on the way to it, ``rbd``
+can read any keyring. Otherwise ``rbd`` runs as Nova's user, who must be able
+to read the file and the keyring. By default, the keyring of
+``/etc/ceph/NAME.conf`` is ``/etc/ceph/NAME.client.USER.keyring``.
+
+The privileged side uses the value that is in ``nova.conf`` when the privsep
+daemon starts. Restart ``nova-compute`` after a change.
 
 Possible values:
 
 * Paths of files, one for each cluster, separated by commas, the nearest
-  cluster first. Each file must give the ``fsid`` in its section ``[global]``,
-  and be readable by Nova. It and the directories on the way to it must belong
-  to root, and nobody else may write to them. With several clusters, each file
-  must also say where the ``keyring`` for that cluster is.
+  cluster first.
 * Empty: the value of :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or if
   that is empty too, ``/etc/ceph/ceph.conf``.
 
@@ -300,13 +316,16 @@ Related options:
         help="""
 Ceph pools that images may be fetched from.
 
-A location in any other pool is not used. Whatever this says, the RBD image
-must have the id of the Glance image as its name, as Glance itself names it.
-Otherwise a location could give away any data this host can read.
+Nova does not use a location in any other pool, and neither does the privileged
+side, which takes the value from ``nova.conf`` when the privsep daemon starts.
+Whatever this says, the RBD image must have the id of the Glance image as its
+name, as Glance itself names it. Otherwise a location could give away any data
+that this host can read.
 
 Possible values:
 
-* Names of pools, separated by commas.
+* Names of pools, separated by commas. If images have their data in another
+  pool, such as an erasure-coded one, that pool does not belong here.
 * Empty: any pool that the Ceph user can read.
 
 Related options:
@@ -321,7 +340,9 @@ Related options:
         help="""
 How many seconds to wait for a connection to the Ceph cluster.
 
-If there is none by then, the next source of the image is tried.
+If there is none by then, the next source of the image is tried. If a
+``ceph.conf`` has no fsid and its cluster does not answer, Nova asks it again
+after a minute at the earliest.
 
 Related options:
 
@@ -336,12 +357,13 @@ Related options:
         help="""
 How many seconds Ceph may go without sending a byte of an image.
 
-After that, Nova stops the attempt and tries the next source of the image.
-The total time is not limited as long as Ceph sends data. The time to the
-first byte, connection included, has this limit too, or that of
-:oslo.config:option:`glance.rbd_connect_timeout` if it is longer. If Nova
-verifies neither a signature nor a hash, it asks Ceph twice whether the image
-still exists, and both limits grow by two connection timeouts.
+After that, Nova stops the attempt and tries the next source of the image. As
+long as Ceph sends data, only a limit of one day ends a download. The time to
+the first byte, connection included, has this limit too, or one second more
+than :oslo.config:option:`glance.rbd_connect_timeout` if that is longer. If
+Nova verifies neither a signature nor a hash, it asks Ceph before and after the
+download whether the image still exists, and each of these requests has the
+limit of a first byte.
 
 Related options:
 
@@ -372,6 +394,23 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     confutils.register_ksa_opts(
         conf, glance_group, DEFAULT_SERVICE_TYPE, include_auth=False,
         deprecated_opts=deprecated_ksa_opts)
+
+
+def ceph_confs(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the path of the ceph.conf of each cluster of this host."""
+    return conf.glance.rbd_ceph_conf or [
+        conf.libvirt.images_rbd_ceph_conf or '/etc/ceph/ceph.conf']
+
+
+def ceph_user(conf: cfg.ConfigOpts) -> str:
+    """Return the Ceph client, without 'client.'; '' for Ceph's default."""
+    return conf.glance.rbd_user or conf.libvirt.rbd_user or ''
+
+
+def ceph_cluster(path: str) -> str:
+    """Return the name of a cluster, as Ceph takes it from its ceph.conf's."""
+    name, suffix, _rest = os.path.basename(path).partition('.conf')
+    return name if suffix else 'ceph'
 
 
 def list_opts() -> dict[cfg.OptGroup, list[cfg.Opt]]:

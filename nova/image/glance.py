@@ -760,7 +760,7 @@ class GlanceImageServiceV2:
                       '%(reason)s', {'image': image_id, 'reason': error})
             raise
         if trusted_certs:
-            # Whoever names certificates gets them checked, also where the
+            # Certificates that a user names are checked, also where the
             # validation is not enabled.
             _verify_certs(context, signature['img_signature_certificate_uuid'],
                           trusted_certs)

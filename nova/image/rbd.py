@@ -3,85 +3,49 @@
 """The handler of ``rbd://`` locations: images straight from Ceph.
 
 A location of Glance's RBD store names a cluster, a pool, an image and a
-snapshot. When the cluster is one that this host has a ceph.conf for, and the
-location may be used, the privileged side (nova.privsep.rbd) is asked to
-export that snapshot into a FIFO, which is read here, unprivileged.
+snapshot. If this host is a client of that cluster and the location may be
+used, Nova reads an export of the snapshot, which the privileged side runs.
 """
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
-import configparser
 import contextlib
 import dataclasses
 import errno
-import fcntl
-import functools
-import os
+import math
 import re
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from typing import Any
+from typing import Self
 import urllib.parse
 import uuid
 
 from oslo_log import log as logging
+from oslo_serialization import jsonutils
 
 import nova.conf
 from nova.i18n import _
+from nova.image import compat
 from nova.image import rbd_diff
+from nova.image import rbd_run
 from nova.image import transfer
-import nova.privsep
-import nova.privsep.rbd
-import nova.privsep.rbd_errors
 
-rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: What Ceph itself reads when it is given no other file.
-_DEFAULT_CONF = '/etc/ceph/ceph.conf'
-
 #: glance_store quotes each part of a location so that just these are left.
 _QUOTED_PART = re.compile(r'(?:[\w.~-]|%[0-9a-fA-F]{2})+', re.ASCII)
+_LONGEST_NAME = 255
 
-#: Bytes that the FIFO holds; more than /proc/sys/fs/pipe-max-size, 1 MiB
-#: unless it was changed, is not to be had unprivileged.
-_PIPE_SIZE = 1024 * 1024
+#: What Ceph takes for the fsid of a ceph.conf that has none.
+_NO_FSID = uuid.UUID(int=0)
 
-#: What ``rbd`` takes to fail after it has failed to connect, in seconds: its
-#: own words are better than that no byte came.
-_CONNECT_MARGIN = 1
+#: How often Nova asks a cluster for its fsid if the reason for a failure is
+#: missing: ceph can exit before it has written its log.
+_ATTEMPTS = 3
 
-#: How long an attempt that is over waits for the privileged side to end it,
-#: in seconds.
-_END_SECONDS = 1.0
-
-#: Causes for which the exit status is not an errno.
-_NO_ERRNO = (rbd_errors.Cause.BAD_CONF, rbd_errors.Cause.NOT_RUN,
-             rbd_errors.Cause.NO_FSID, rbd_errors.Cause.SNAPSHOT_LOST)
-
-_PREFIX = 'nova-rbd-'
-_FIFO = 'stream'
-#: Seconds after which a directory that nobody reads from is a leftover.
-_STALE_SECONDS = 60
-
-
-class ExportError(transfer.SourceError):
-    """An export has failed.
-
-    :ivar status: exit status of ``rbd``: an errno, or the negative number of
-        the signal that killed it
-    :ivar cause: one of nova.privsep.rbd_errors.Cause
-    """
-
-    def __init__(self, reason: str, status: int, cause: str) -> None:
-        super().__init__(reason=reason)
-        self.status = status
-        self.cause = cause
+#: Seconds for which a cluster is left out that did not tell its fsid.
+_LEFT_OUT_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +62,13 @@ class Cluster:
     """A Ceph cluster that this host is a client of."""
     fsid: str
     conf: str
+    #: Which of the configured clusters it is.
+    number: int
+
+
+#: path of a ceph.conf -> fsid or error, and time.monotonic() until which it
+#: is used
+_known_fsids: dict[str, tuple[str | transfer.SourceError, float]] = {}
 
 
 def parse(url: str) -> Location:
@@ -116,28 +87,42 @@ def parse(url: str) -> Location:
                      'rbd://FSID/POOL/IMAGE/SNAPSHOT'))
     try:
         return Location(*(
-            nova.privsep.rbd.check_name(
-                field.name, urllib.parse.unquote(part, errors='strict'))
-            for field, part in zip(dataclasses.fields(Location), parts)))
+            check_name(urllib.parse.unquote(part, errors='strict'))
+            for part in parts))
     except ValueError as exc:
         raise transfer.SourceError(
             reason=_('Its location cannot be used: %s') % exc) from exc
 
 
+def check_name(value: str) -> str:
+    """Return value if it is a plain name, safe to give to ``rbd``.
+
+    ``rbd`` finds a pool, a namespace and a snapshot in the name of an image,
+    and these override the other options.
+
+    :raises ValueError: value has ``/`` or ``@``, looks like an option, or is
+        empty, longer than 255 characters or not printable
+    """
+    if (not 0 < len(value) <= _LONGEST_NAME or value.startswith('-') or
+            {'/', '@'} & set(value) or not value.isprintable()):
+        raise ValueError(_('%.60r is not a plain name') % value)
+    return value
+
+
 def find_cluster(fsid: str) -> Cluster:
     """Return the cluster that has this fsid.
 
-    :raises transfer.SourceError: this host has no ceph.conf of it
+    :raises transfer.SourceError: this host is not known to be its client
     """
     known = []
-    for conf in ceph_confs():
+    for number, conf in enumerate(nova.conf.glance.ceph_confs(CONF)):
         try:
-            found = read_fsid(conf)
-        except (OSError, ValueError) as exc:
+            found = read_fsid(number)
+        except transfer.SourceError as exc:
             known.append('%s: %s' % (conf, exc))
             continue
         if found == fsid.lower():
-            return Cluster(found, conf)
+            return Cluster(found, conf, number)
         known.append('%s: %s' % (conf, found))
     raise transfer.SourceError(
         reason=_('It is in the Ceph cluster %(fsid)s, which is not in '
@@ -153,57 +138,87 @@ def rank(url: str) -> int | None:
     try:
         fsid = parse(url).fsid
     except transfer.SourceError:
-        # Whoever opens it is told what is wrong with it.
+        # open_source() tells what is wrong with it.
         return 0
     try:
-        return list(ceph_confs()).index(find_cluster(fsid).conf)
+        return find_cluster(fsid).number
     except transfer.SourceError as exc:
         LOG.debug('A location is left out: %s', exc)
         return None
 
 
-def read_fsid(conf: str) -> str:
-    """Return the fsid that a ceph.conf gives for its cluster.
+def read_fsid(number: int) -> str:
+    """Return the fsid of a cluster: from its ceph.conf, or from itself.
 
-    :raises OSError: the file cannot be read
-    :raises ValueError: it is not a ceph.conf, or has no fsid; the error
-        quotes nothing of the file, which can have a key
+    The answer is remembered. If a cluster fails to answer, it is not asked
+    again for a minute.
+
+    :param number: which of the configured clusters
+    :raises transfer.SourceError: it cannot be found out
     """
-    # Ceph allows indented options, which configparser takes for more of the
-    # value before.
-    with open(conf, encoding='utf-8') as file:
-        text = file.read().replace('\\\n', ' ')
-    text = '\n'.join(line.strip() for line in text.splitlines())
-    parser = configparser.ConfigParser(
-        strict=False, interpolation=None, allow_no_value=True,
-        inline_comment_prefixes=('#', ';'))
+    conf = nova.conf.glance.ceph_confs(CONF)[number]
+    known, until = _known_fsids.get(conf, ('', -math.inf))
+    if time.monotonic() >= until:
+        try:
+            known = read_conf(number) or ask_cluster(number)
+            until = math.inf
+        except rbd_run.CallError:
+            raise
+        except transfer.SourceError as exc:
+            known, until = exc, time.monotonic() + _LEFT_OUT_SECONDS
+        _known_fsids[conf] = known, until
+    if isinstance(known, transfer.SourceError):
+        raise transfer.SourceError(reason=str(known))
+    return known
+
+
+def read_conf(number: int) -> str:
+    """Have Ceph read the fsid in a ceph.conf.
+
+    :returns: '' if there is none
+    :raises rbd_run.RunError: the file cannot be used
+    :raises transfer.SourceError: the answer is not a UUID, or there is none
+    """
+    fsid = _run_for_fsid(number, 'ceph-conf --show-config-value=fsid')
+    return str(fsid) if fsid != _NO_FSID else ''
+
+
+def ask_cluster(number: int) -> str:
+    """Ask a cluster for its fsid.
+
+    :raises rbd_run.RunError: the cluster does not answer
+    :raises transfer.SourceError: the answer is not a UUID, or there is none
+    """
+    attempts = _ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            return str(_run_for_fsid(number, 'ceph fsid'))
+        except rbd_run.RunError as exc:
+            if not attempts or exc.cause is not rbd_run.Cause.UNKNOWN:
+                raise
+
+
+def _run_for_fsid(number: int, command: str) -> uuid.UUID:
+    answer = run(number, command).decode('ascii', 'replace').strip()
     try:
-        parser.read_string(text, conf)
-        fsid = (parser.get('global', 'fsid') or '').strip('"\'')
-    except (configparser.NoSectionError, configparser.NoOptionError):
-        raise ValueError(_('it has no fsid in [global]')) from None
-    except configparser.Error:
-        raise ValueError(_('it cannot be parsed')) from None
-    try:
-        return str(uuid.UUID(fsid))
+        return uuid.UUID(answer)
     except ValueError:
-        raise ValueError(_('its fsid is not a UUID')) from None
+        raise transfer.SourceError(
+            reason=_('%s did not print an fsid') % command.partition(' ')[0]
+        ) from None
 
 
-def ceph_confs() -> Sequence[str]:
-    """Return the paths of the ceph.conf of each cluster of this host."""
-    return (CONF.glance.rbd_ceph_conf or
-            [CONF.libvirt.images_rbd_ceph_conf or _DEFAULT_CONF])
+def run(number: int, command: str, **names: str) -> bytes:
+    """Run a program through the privileged side; return its output.
 
-
-def ceph_user() -> str:
-    """Return the Ceph client, without 'client.'; '' for Ceph's default."""
-    return CONF.glance.rbd_user or CONF.libvirt.rbd_user or ''
-
-
-def client_name() -> str:
-    """Return the whole name of the Ceph client, for people."""
-    return 'client.' + (ceph_user() or 'admin')
+    :param number: which of the configured clusters
+    :raises transfer.SourceError: it fails
+    """
+    program = rbd_run.Run(number, command, **names)
+    program.__enter__()
+    # By the native thread, since a green thread can be killed while it waits.
+    return compat.in_native_thread(program.answer_and_close)()
 
 
 def check_allowed(location: Location, image_id: str) -> None:
@@ -211,7 +226,7 @@ def check_allowed(location: Location, image_id: str) -> None:
 
     :raises transfer.SourceError: saying why
     """
-    # glance_store names the RBD image like the image. Whoever can set a
+    # glance_store names the RBD image like the image. A user who can set a
     # location must not get at other data by this host's rights in Ceph.
     if location.image != image_id:
         raise transfer.SourceError(
@@ -245,251 +260,108 @@ def open_source(
               location.pool, location.image, location.snapshot, path)
     LOG.debug('Image %s is exported from the Ceph cluster of %s',
               location.image, cluster.conf)
-    # Holes are worth a richer stream only where there are any: the formats
-    # other than raw are dense.
+    # Only raw images have holes; the other formats are dense.
     sparse = image['disk_format'] == 'raw'
-    with _slots(), _Export(
-            location, cluster, 'export-diff' if sparse else 'export',
-            verified) as export:
+    with _Export(location, cluster.number,
+                 'rbd export-diff' if sparse else 'rbd export',
+                 verified) as export:
         if sparse:
             yield _SparseSource(export, location.snapshot)
         else:
             yield _DenseSource(export)
 
 
-@functools.cache
-def _slots() -> contextlib.AbstractContextManager[bool]:
-    """Leave the privsep daemon a thread for the rest of Nova.
+def data_pool(url: str) -> str | None:
+    """Return the pool that has the data of an image, if it is another one.
 
-    An export occupies one as long as it lasts.
+    :raises transfer.SourceError: the image cannot be opened
     """
-    threads = nova.privsep.sys_admin_pctxt.conf.thread_pool_size
-    return threading.BoundedSemaphore(max(1, threads - 1))
-
-
-@functools.cache
-def _remove_leftovers() -> None:
-    """Remove the FIFOs of processes that were killed, once."""
-    with os.scandir(tempfile.gettempdir()) as entries:
-        found = [entry.path for entry in entries
-                 if entry.name.startswith(_PREFIX)]
-    for path in found:
-        with contextlib.suppress(OSError):
-            if _is_leftover(path):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_leftover(directory: str) -> bool:
-    status = os.lstat(directory)
-    if (status.st_uid != os.geteuid() or
-            time.time() - status.st_mtime < _STALE_SECONDS):
-        return False
+    location = parse(url)
+    answer = run(find_cluster(location.fsid).number, 'rbd info',
+                 pool=location.pool, image=location.image,
+                 snapshot=location.snapshot)
     try:
-        os.close(os.open(
-            os.path.join(directory, _FIFO),
-            os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-    except OSError as exc:
-        # Nobody reads it, or it was not even made.
-        return exc.errno in (errno.ENXIO, errno.ENOENT)
-    return False
+        return jsonutils.loads(answer).get('data_pool')
+    except (AttributeError, ValueError) as exc:
+        raise transfer.SourceError(
+            reason=_('rbd info did not print JSON')) from exc
 
 
 class _Export:
-    """The output of a privileged export, as a stream."""
+    """An export of a snapshot, as a stream.
 
-    def __init__(
-        self, location: Location, cluster: Cluster, command: str,
-        verified: bool,
-    ) -> None:
-        self._arguments = {
-            'command': command,
-            'conf': cluster.conf,
-            'user': ceph_user(),
-            'pool': location.pool,
-            'image': location.image,
-            'snapshot': location.snapshot,
-            'connect_timeout': CONF.glance.rbd_connect_timeout,
-            'stall_timeout': CONF.glance.rbd_stall_timeout,
-            'verified': verified,
-        }
-        connect = CONF.glance.rbd_connect_timeout + _CONNECT_MARGIN
-        # Before the first byte and after the last one, the privileged side
-        # runs rbd twice to look up the snapshot, and sends no data.
-        lookup = 0 if verified else 2 * connect
-        self._stall = CONF.glance.rbd_stall_timeout + lookup
-        self._patience = max(self._stall, connect + lookup)
+    Ceph reads missing objects as zeros, so an export succeeds even if the
+    image is deleted during it. Ceph never reuses ids: if the image and the
+    snapshot have the same ids before and after the export, they have existed
+    all the time. An export that the caller does not verify makes this check.
+    """
+
+    def __init__(self, location: Location, cluster: int, command: str,
+                 verified: bool) -> None:
+        self._snapshot = location.snapshot
+        self._look_up = not verified
+        lookup = ('rbd info', 'rbd snap ls') if self._look_up else ()
+        self._run = rbd_run.Run(
+            cluster, *lookup, command, *lookup, pool=location.pool,
+            image=location.image, snapshot=location.snapshot)
+        self._ids: tuple[str, int] | None = None
         self._began = self._ended = False
-        self._failure: ExportError | str | None = _(
-            'The export was interrupted')
-        self._resources = contextlib.ExitStack()
-        # Green under eventlet, as calls to the privsep daemon have to be.
-        self._call = threading.Thread(
-            target=self._run, name='image-rbd-export', daemon=True)
+        #: End a read that waits in another thread.
+        self.interrupt = self._run.interrupt
 
-    def __enter__(self) -> '_Export':
-        with self._resources as stack:
-            try:
-                _remove_leftovers()
-                self._make_fifo(stack)
-            except OSError as exc:
-                raise transfer.SourceError(
-                    reason=_('No FIFO can be made: %s') % exc) from exc
-            try:
-                self._call.start()
-            except RuntimeError:
-                os.close(self._writer)
-                raise
-            self._resources = stack.pop_all()
+    def __enter__(self) -> Self:
+        self._run.__enter__()
         return self
 
-    def _make_fifo(self, stack: contextlib.ExitStack) -> None:
-        self._directory = tempfile.mkdtemp(prefix=_PREFIX)
-        stack.callback(self._wait)
-        # Before that: a call that has not come to open it must fail at once.
-        stack.callback(self._remove_fifo)
-        self._fifo = os.path.join(self._directory, _FIFO)
-        os.mkfifo(self._fifo, 0o600)
-        flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._reader = os.open(self._fifo, os.O_RDONLY | flags)
-        # The privileged side ends rbd, and the call, when this is closed.
-        stack.callback(os.close, self._reader)
-        with contextlib.suppress(PermissionError):
-            fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        select = transfer.native('select')
-        self._poller = select.poll()
-        self._poller.register(self._reader, select.POLLIN)
-        self._interruption = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        stack.callback(os.close, self._interruption)
-        self._poller.register(self._interruption, select.POLLIN)
-        # As long as this is open the stream does not end, so that its end
-        # means that the outcome is known.
-        self._writer = os.open(self._fifo, os.O_WRONLY | flags)
-
     def __exit__(self, *exc_info: object) -> None:
-        self._resources.close()
+        self._run.__exit__(*exc_info)
 
     def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes; 0 at the end of a stream that is complete.
 
         :raises transfer.SourceError: the export failed, or stalled
         """
-        ready = [fd for fd, _event in
-                 self._poller.poll(self._patience * 1000)]
-        if not ready:
-            raise transfer.SourceError(
-                reason=_('No byte came for %d seconds: Ceph is down or too '
-                         'slow, see [glance] rbd_stall_timeout') %
-                self._patience)
-        if self._interruption in ready:
-            raise transfer.SourceError(reason=_('It was interrupted'))
+        if not buffer:
+            return 0
         if not self._began:
+            if self._look_up:
+                self._ids = self._find_ids()
+            self._run.begin()
+            count = self._run.readinto(buffer)
             self._began = True
-            self._patience = self._stall
-            # Both ends have it open: nothing is left for a crash to leave.
-            self._remove_fifo()
-        count = os.readv(self._reader, [buffer]) if buffer else 0
+        else:
+            count = self._run.readinto(buffer, CONF.glance.rbd_stall_timeout)
         if not count:
-            self._ended = bool(buffer)
-            self.finish()
+            if self._look_up and (
+                    self._ids is None or self._ids != self._find_ids()):
+                raise transfer.SourceError(reason=_(
+                    'the exported snapshot was not found again in Ceph after '
+                    'the last byte, so the image may have been deleted during '
+                    'the export'))
+            self._ended = True
         return count
 
-    def interrupt(self) -> None:
-        """End a readinto() that waits in another thread."""
-        os.eventfd_write(self._interruption, 1)
-
     def finish(self) -> None:
-        """Raise SourceError unless the export succeeded and was read in full.
-
-        The outcome is known when the stream ends, so this does not wait for
-        the privileged call, which a native thread cannot do under eventlet.
-        """
-        match self._failure:
-            case ExportError() as error:
-                raise ExportError(str(error), error.status, error.cause)
-            case str() as reason:
-                raise transfer.SourceError(reason=reason)
+        """Raise SourceError unless the export was read to its end."""
         if not self._ended:
             raise transfer.SourceError(
                 reason=_('The export was not read to its end'))
 
-    def _remove_fifo(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _wait(self) -> None:
-        if not self._call.is_alive():
-            return
-        self._call.join(_END_SECONDS)
-        if self._call.is_alive():
-            # Queued in the daemon behind other calls, where it will find no
-            # FIFO; or its rbd hangs in the kernel, where it cannot be killed;
-            # or oslo.privsep has not noticed that the daemon has died.
-            LOG.warning('The privsep daemon has not ended an export of image '
-                        '%s that was given up.', self._arguments['image'])
-
-    def _run(self) -> None:
-        command = self._arguments['command']
+    def _find_ids(self) -> tuple[str, int] | None:
+        """Return the ids of the image and of its snapshot, if they exist."""
         try:
-            status, cause, said = nova.privsep.rbd.export(
-                self._fifo, **self._arguments)
-            self._failure = ExportError(
-                describe('rbd %s' % command, status, cause, said),
-                status, cause) if status or cause else None
-        except Exception as exc:
-            self._failure = _('The privileged export failed: %s') % exc
-        finally:
-            os.close(self._writer)
-
-
-def describe(program: str, status: int, cause: str, said: str) -> str:
-    """Return a sentence about a failed run of ``rbd`` or ``ceph``.
-
-    :param program: the command, as the sentence names it
-    :param status: its exit status
-    :param cause: one of nova.privsep.rbd_errors.Cause
-    :param said: its error messages, one per line
-    """
-    parts = [part for part in (explain(cause), *said.splitlines()) if part]
-    if cause in _NO_ERRNO:
-        return '; '.join(parts)
-    failure = _('%(program)s ended with status %(status)d (%(meaning)s)') % {
-        'program': program, 'status': status, 'meaning': _meaning(status)}
-    return ': '.join(filter(None, [failure, '; '.join(parts)]))
-
-
-def _meaning(status: int) -> str:
-    return (os.strerror(status) if status >= 0
-            else signal.strsignal(-status) or '-')
-
-
-def explain(cause: str) -> str:
-    """Return the text for one of nova.privsep.rbd_errors.Cause, or ''."""
-    known = rbd_errors.Cause
-    return {
-        known.NO_KEYRING: _('no keyring was found'),
-        known.BAD_KEYRING: _('the keyring cannot be parsed'),
-        known.BAD_KEY: _('the key cannot be decoded'),
-        known.NEW_KEY: _(
-            'the key begins with Ag (type AES-256), and rbd on this host is '
-            'too old for it, or the key is damaged: install Ceph 19.2.6, '
-            '20.2.4 or newer, or make a key of the old type by "ceph auth '
-            'rotate %s --key-type=aes"') % client_name(),
-        known.REFUSED: _(
-            'the monitors refuse %s: the keyring has no key of this client, '
-            'or not the key that the cluster has') % client_name(),
-        known.NO_MONITOR: _('mon host in ceph.conf yields no address'),
-        known.NO_ANSWER: _('no monitor answered within %d seconds') %
-        CONF.glance.rbd_connect_timeout,
-        known.BAD_CONF: _('ceph.conf cannot be parsed'),
-        known.NOT_RUN: _('rbd is not installed on this host, or cannot be '
-                         'run'),
-        known.TOO_LONG: _('it took too long and was killed'),
-        known.READER_GONE: _('it was killed because the stream was closed'),
-        known.STUCK: _('it hangs in the kernel and cannot be killed'),
-        known.NO_FSID: _('its answer is not an fsid'),
-        known.SNAPSHOT_LOST: _(
-            'the exported snapshot was not found again in Ceph after the last '
-            'byte, so the image may have been deleted during the export'),
-    }.get(rbd_errors.Cause(cause), '')
+            info = jsonutils.loads(self._run.answer())
+            [number] = [each['id']
+                        for each in jsonutils.loads(self._run.answer())
+                        if each['name'] == self._snapshot]
+            # This prefix contains the id of the image, in every format.
+            return info['block_name_prefix'], number
+        except rbd_run.RunError as exc:
+            if exc.status == errno.ENOENT and self._began:
+                return None
+            raise
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 class _DenseSource:

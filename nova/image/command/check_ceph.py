@@ -7,91 +7,126 @@ from nova.i18n import _
 from nova.image.command import findings
 from nova.image.command import host
 from nova.image import rbd
-import nova.privsep.rbd
-import nova.privsep.rbd_errors
+from nova.image import rbd_run
+from nova.image import transfer
 
-rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
+Cause = rbd_run.Cause
 
 
-def check_conf(known: findings.Known, conf: str) -> findings.Finding:
+def check_programs(known: findings.Known) -> findings.Finding:
+    """Start rbd in the way in which an export does."""
+    if not known.privileged:
+        return findings.skipped(
+            _('cannot be run without the privileged helper'))
     try:
-        fsid = rbd.read_fsid(conf)
-        nova.privsep.rbd.check_conf(conf)
-    except OSError as exc:
+        version = rbd.run(0, 'rbd --version').decode('utf-8', 'replace')
+    except rbd_run.RunError as exc:
         raise findings.CheckFailed(
-            _('%(user)s cannot read %(conf)s: %(reason)s') %
-            {'user': host.user_name(), 'conf': conf,
-             'reason': exc.strerror},
-            _('Put the ceph.conf of the cluster there, or correct '
-              '[glance] rbd_ceph_conf. It has to be readable by '
-              'everybody; the keyring must not.')) from exc
-    except ValueError as exc:
+            host.describe(exc), _program_remedy(exc.cause)) from exc
+    except transfer.SourceError as exc:
+        return findings.skipped(host.describe(exc))
+    known.programs = True
+    return findings.ok(version.strip())
+
+
+def check_conf(known: findings.Known, number: int) -> findings.Finding:
+    conf = nova.conf.glance.ceph_confs(CONF)[number]
+    if not known.privileged:
+        return findings.skipped(
+            _('cannot be read without the privileged helper'))
+    try:
+        with rbd_run.Run(number, 'rbd --version') as program:
+            rights = program.rights
+        fsid = rbd.read_conf(number)
+    except rbd_run.RunError as exc:
         raise findings.CheckFailed(
             '%s: %s' % (conf, host.describe(exc)),
-            _('It has to name the fsid in [global], and it and the '
-              'directories on the way to it have to belong to root, with '
-              'nobody else allowed to write there.')) from exc
-    known.fsids[conf] = fsid
-    return findings.ok(_('%(conf)s, fsid %(fsid)s') % {
-        'conf': conf, 'fsid': fsid})
+            _('Run "rbd --conf %s ls" as root to see what is wrong with '
+              'it.') % conf if exc.cause is Cause.BAD_CONF
+            else _program_remedy(exc.cause)) from exc
+    except transfer.SourceError as exc:
+        raise findings.CheckFailed(
+            host.describe(exc),
+            _('Put the ceph.conf of the cluster there, or correct [glance] '
+              'rbd_ceph_conf. If that is not the reason, run --check with '
+              '--debug, and look for the errors of oslo.privsep.')) from exc
+    known.fsids[number] = fsid
+    known.rights[number] = rights
+    return findings.ok(_('%(conf)s, %(fsid)s; rbd runs %(rights)s') % {
+        'conf': conf, 'rights': rights,
+        'fsid': _('fsid %s') % fsid if fsid else
+        _('without an fsid, so Nova asks the cluster')})
 
 
-def check_cluster(known: findings.Known, conf: str) -> findings.Finding:
-    fsid, name = known.fsids.get(conf), rbd.client_name()
-    if fsid is None or not known.privileged:
+def check_cluster(known: findings.Known, number: int) -> findings.Finding:
+    conf = nova.conf.glance.ceph_confs(CONF)[number]
+    fsid, name = known.fsids.get(number), rbd_run.client_name()
+    if fsid is None:
         return findings.skipped(
-            _('cannot be asked without the privileged helper') if fsid
-            else _('cannot be asked without its ceph.conf'))
-    seconds = CONF.glance.rbd_connect_timeout
+            _('cannot be asked without its ceph.conf'))
     try:
-        status, cause, said = nova.privsep.rbd.fsid(
-            conf=conf, user=rbd.ceph_user(), connect_timeout=seconds)
-    except Exception as exc:
+        found = rbd.ask_cluster(number)
+    except rbd_run.RunError as exc:
+        raise _no_answer(known, number, exc) from exc
+    except transfer.SourceError as exc:
+        raise findings.CheckFailed(host.describe(exc), _(
+            'Check that "ceph fsid" prints the fsid of the cluster.')) from exc
+    if fsid not in ('', found):
         raise findings.CheckFailed(
-            _('The privileged call failed: %s') % host.describe(exc),
-            _('Run --check with --debug, and look for the errors of '
-              'oslo.privsep.')) from exc
-    if status or cause:
-        raise _no_answer(conf, status, cause)
-    if said != fsid:
-        raise findings.CheckFailed(
-            _('%(conf)s leads to the cluster %(fsid)s, which is not the '
-              'one that it names') % {'fsid': said, 'conf': conf},
+            _('%(conf)s names the fsid %(own)s, but its monitors are of the '
+              'cluster %(fsid)s') % {
+                  'fsid': found, 'conf': conf, 'own': fsid},
             _('Correct fsid or mon host in %s.') % conf)
-    known.answering.add(fsid)
+    known.answering.add(found)
     return findings.ok(_('%(fsid)s answers %(name)s') % {
-        'fsid': fsid, 'name': name})
+        'fsid': found, 'name': name})
 
 
-def _no_answer(conf: str, status: int, cause: str) -> findings.CheckFailed:
+def _no_answer(
+    known: findings.Known, number: int, error: rbd_run.RunError,
+) -> findings.CheckFailed:
     """Return the failure, with a remedy that fits the cause."""
-    known, name = rbd_errors.Cause, rbd.client_name()
-    match cause:
-        case known.NOT_RUN:
+    conf = nova.conf.glance.ceph_confs(CONF)[number]
+    name = rbd_run.client_name()
+    match error.cause:
+        case Cause.NO_ANSWER:
             return findings.CheckFailed(
-                _('ceph is not installed on this host, or cannot be run'),
-                _('Install ceph-common.'))
-        case known.NO_ANSWER | known.TOO_LONG:
-            return findings.CheckFailed(
-                rbd.explain(known.NO_ANSWER),
+                rbd_run.explain(Cause.NO_ANSWER),
                 _('Check mon host in %s, the network to it, and whether Ceph '
                   'is up. A slow network needs a larger [glance] '
                   'rbd_connect_timeout.') % conf)
-        case known.NO_MONITOR | known.BAD_CONF:
+        case Cause.NO_MONITOR | Cause.BAD_CONF:
             remedy = _('Correct %(conf)s. Run "rbd --conf %(conf)s ls" as '
                        'root to see what is wrong with it.') % {'conf': conf}
-        case known.NEW_KEY:
+        case Cause.NEW_KEY:
             remedy = _('Upgrade ceph-common, or rotate the key and copy it to '
                        'the keyring of this host.')
         case _:
             remedy = _(
-                'Check, as root, that the keyring that %(conf)s names (by '
-                'default /etc/ceph/ceph.%(name)s.keyring) exists and has the '
-                'key that "ceph auth get %(name)s" shows.') % {
-                    'conf': conf, 'name': name}
+                'Check that the keyring that %(conf)s names (by default '
+                '%(keyring)s) exists and has the key that "ceph auth get '
+                '%(name)s" shows. rbd reads it %(rights)s.') % {
+                    'conf': conf, 'name': name,
+                    'keyring': rbd_run.default_keyring(conf),
+                    'rights': known.rights[number]}
     return findings.CheckFailed(
         _('%(name)s cannot connect: %(reason)s') % {
-            'name': name,
-            'reason': rbd.describe('ceph fsid', status, cause, '')},
-        remedy)
+            'name': name, 'reason': host.describe(error)}, remedy)
+
+
+def _program_remedy(cause: Cause) -> str:
+    """Return what to do about a program that cannot be run."""
+    match cause:
+        case Cause.NOT_INSTALLED:
+            return _('Install ceph-common (rbd, ceph and ceph-conf), '
+                     'util-linux (setpriv) and coreutils (timeout).')
+        case Cause.NO_SETPRIV | Cause.OLD_SETPRIV:
+            return _('Install util-linux 2.33 or newer.')
+        case Cause.NOT_PERMITTED:
+            return _('Let setpriv change its user and keep '
+                     'CAP_DAC_READ_SEARCH, and let it run rbd: see the '
+                     'AppArmor or SELinux policy of the host, its log, and '
+                     'the capabilities of the container.')
+        case _:
+            return _('Install ceph-common again.')

@@ -4,9 +4,7 @@
 
 import os
 import shlex
-import shutil
 
-from oslo_concurrency import processutils
 from oslo_utils import units
 
 import nova.conf
@@ -19,15 +17,10 @@ from nova.image.command import host
 from nova.image.command import overhear
 from nova.image import glance
 import nova.privsep
-import nova.privsep.rbd
 import nova.privsep.utils
 from nova import utils
 
 CONF = nova.conf.CONF
-
-#: What has to be on the host -> the package that it is in.
-_PROGRAMS = {
-    'rbd': 'ceph-common', 'ceph': 'ceph-common', 'setpriv': 'util-linux'}
 
 #: How long the words of a helper that failed take to arrive, in seconds.
 _WORDS_SECONDS = 0.3
@@ -67,29 +60,6 @@ def check_options(_known: findings.Known) -> findings.Finding:
         CONF.libvirt.images_type)
 
 
-def check_programs(_known: findings.Known) -> findings.Finding:
-    path = nova.privsep.rbd.ENVIRONMENT['PATH']
-    missing = [name for name in _PROGRAMS
-               if not shutil.which(name, path=path)]
-    if missing:
-        raise findings.CheckFailed(
-            _('Not in %(path)s: %(missing)s') %
-            {'path': path, 'missing': ', '.join(missing)},
-            _('Install %s.') % ', '.join(
-                sorted({_PROGRAMS[name] for name in missing})))
-    try:
-        out, _err = processutils.execute(
-            'rbd', '--version', cwd='/',
-            env_variables=nova.privsep.rbd.ENVIRONMENT, timeout=30)
-    except (OSError, processutils.ProcessExecutionError) as exc:
-        raise findings.CheckFailed(
-            _('rbd cannot be run: %s') % host.describe(exc),
-            _('Install ceph-common again.')) from exc
-    return findings.ok(_('%(rbd)s, %(version)s') % {
-        'rbd': shutil.which('rbd', path=path),
-        'version': out.strip()})
-
-
 def check_helper(known: findings.Known) -> findings.Finding:
     command = CONF.nova_sys_admin.helper_command or shlex.join([
         *shlex.split(utils.get_root_helper()), 'privsep-helper'])
@@ -122,7 +92,7 @@ def check_cache(_known: findings.Known) -> findings.Finding:
         raise findings.CheckFailed(
             _('%(path)s: %(reason)s') %
             {'path': path, 'reason': exc.strerror},
-            _('Mend the filesystem, or make room.')) from exc
+            _('Repair the filesystem, or make room.')) from exc
     if direct:
         return findings.ok(_('%s, written by O_DIRECT') % path)
     return findings.warning(

@@ -23,6 +23,7 @@ from nova.image import glance
 from nova.image import locations
 from nova.image import metadata
 from nova.image import rbd
+from nova.image import rbd_run
 from nova.image import transfer
 
 CONF = nova.conf.CONF
@@ -183,7 +184,7 @@ def check_allowed(known: findings.Known) -> findings.Finding:
     raise findings.CheckFailed('; '.join(refused), _(
         'Such an image is always fetched over HTTP. If it should not be, '
         'correct [glance] rbd_ceph_conf or rbd_pool, or store the image '
-        'anew.'))
+        'again.'))
 
 
 def _nearest_first(urls: list[str]) -> list[str]:
@@ -197,14 +198,14 @@ def check_read(known: findings.Known) -> findings.Finding:
         return findings.skipped(_('there is nothing to read'))
     if known.location.fsid not in known.answering:
         return findings.skipped(_('the cluster does not answer'))
-    pool, name = known.location.pool, rbd.client_name()
+    pool, name = known.location.pool, rbd_run.client_name()
     try:
         with rbd.open_source(
                 known.image, known.url, '', verified=True) as source:
             _read_some(source)
     except transfer.SourceError as exc:
         raise findings.CheckFailed(
-            host.describe(exc), _read_remedy(exc, name, pool)) from exc
+            host.describe(exc), _read_remedy(exc, name, known)) from exc
     return findings.ok(_('%(name)s reads the image in pool %(pool)s') % {
         'name': name, 'pool': pool})
 
@@ -240,22 +241,30 @@ def check_key_manager(known: findings.Known) -> findings.Finding:
 
 
 def _read_remedy(
-    error: transfer.SourceError, name: str, pool: str,
+    error: transfer.SourceError, name: str, known: findings.Known,
 ) -> str:
     # With a known cause, the status is not about the pool or the image.
-    status = (error.status if isinstance(error, rbd.ExportError) and
-              not error.cause else None)
+    status = (error.status if isinstance(error, rbd_run.RunError) and
+              error.cause is rbd_run.Cause.UNKNOWN else None)
     if status in (errno.EPERM, errno.EACCES):
         # A whole command could take rights away that others rely on.
-        return _("Let it read that pool: \"ceph auth get %(name)s\" shows its "
-                 "rights. Add 'profile rbd' for mon and 'profile "
+        return _("Let it read the pool %(pool)s: \"ceph auth get %(name)s\" "
+                 "shows its rights. Add 'profile rbd' for mon and 'profile "
                  "rbd-read-only pool=%(pool)s' for osd with \"ceph auth "
                  "caps\", which replaces all rights.") % {
-                     'name': name, 'pool': pool}
+                     'name': name, 'pool': _unreadable_pool(known)}
     if status == errno.ENOENT:
         return _('The image is in Glance but no longer in Ceph. Name another '
                  'image.')
     return _('See "ceph health detail" on a monitor host.')
+
+
+def _unreadable_pool(known: findings.Known) -> str:
+    """Return the pool of the data if only that one cannot be read."""
+    assert known.location is not None
+    with contextlib.suppress(transfer.SourceError):
+        return rbd.data_pool(known.url) or known.location.pool
+    return known.location.pool
 
 
 def _read_some(source: transfer.Source) -> None:

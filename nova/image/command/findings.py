@@ -56,8 +56,12 @@ class Known:
     image_id: str | None
     #: Whether privileged calls can be made.
     privileged: bool = False
-    #: path of a ceph.conf -> the fsid in it
-    fsids: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Whether rbd runs.
+    programs: bool = False
+    #: number of a configured cluster -> the fsid in its ceph.conf, or ''
+    fsids: dict[int, str] = dataclasses.field(default_factory=dict)
+    #: number of a configured cluster -> what rbd runs as there, for people
+    rights: dict[int, str] = dataclasses.field(default_factory=dict)
     #: The fsids of clusters that answer.
     answering: set[str] = dataclasses.field(default_factory=set)
     logged_in: login.Login | None = None

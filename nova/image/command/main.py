@@ -27,7 +27,7 @@ exit status:
   4    there is no such image, or none that these credentials may see
   5    Keystone or Glance do not answer, or refuse the credentials
   130  interrupted by Ctrl-C (129, 143: by SIGHUP, SIGTERM)
-  141  whoever read the output has gone
+  141  the reader of the output has gone
 """
 
 _USAGE = """\

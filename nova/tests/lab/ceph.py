@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Ceph cluster on loopback: one monitor, one manager, one OSD."""
+"""A Ceph cluster on loopback: one monitor, one manager, and OSDs."""
 
 from collections.abc import Callable
 import pathlib
@@ -22,16 +22,18 @@ class Ceph(process.LabFixture):
     :ivar admin_keyring: path of the administrator's keyring
     :ivar mon: the monitor, a Daemon
     :ivar mgr: the manager, a Daemon
-    :ivar osd: the OSD, a Daemon
+    :ivar osd: the first OSD, a Daemon
     """
 
     def __init__(self, directory: pathlib.Path, *,
                  size: int = 24 * GIB,
+                 osds: int = 1,
                  options: config.Options | None = None) -> None:
         """Describe the cluster; setUp() makes it.
 
         :param directory: where everything of it goes; made if need be
-        :param size: capacity in bytes
+        :param size: capacity of an OSD in bytes
+        :param osds: how many there are; replicated pools have one copy still
         :param options: more of the daemons' ceph.conf
         """
         super().__init__()
@@ -40,6 +42,7 @@ class Ceph(process.LabFixture):
         self.conf = directory / 'ceph.conf'
         self.admin_keyring = self._keyring('client.admin')
         self._size = size
+        self._osds = osds
         self._more = options or {}
         self._port = 0
 
@@ -51,14 +54,14 @@ class Ceph(process.LabFixture):
             config.merge(self._options(), self._more)))
         self.mon = self._make_mon()
         self.mgr = self._make_mgr()
-        self.osd = self._make_osd()
+        self.osd, *_others = map(self._make_osd, range(self._osds))
 
     def _options(self) -> config.Options:
         here = self.directory
         return {
             'global': {
                 'fsid': self.fsid,
-                'mon host': f'v2:127.0.0.1:{self._port}',
+                'mon host': f'v2:{self.address}',
                 'ms bind msgr1': False,
                 'public addr': '127.0.0.1',
                 'cluster addr': '127.0.0.1',
@@ -102,15 +105,24 @@ class Ceph(process.LabFixture):
                 'bluestore block db create': False,
                 'bluestore block wal create': False,
             },
+            **{f'osd.{number}': {
+                **self._daemon_options(f'osd{number}'),
+                'osd data': f'{here}/osd{number}',
+            } for number in range(1, self._osds)},
         }
 
     def client_options(self, keyring: pathlib.Path) -> config.Options:
         """What a client's ceph.conf says, with a keyring of its own."""
         return {'global': {
             'fsid': self.fsid,
-            'mon host': f'v2:127.0.0.1:{self._port}',
+            'mon host': f'v2:{self.address}',
             'keyring': keyring,
         }}
+
+    @property
+    def address(self) -> str:
+        """Address and port of the monitor."""
+        return f'127.0.0.1:{self._port}'
 
     def _daemon_options(self, kind: str) -> dict[str, config.Value | None]:
         return {
@@ -135,12 +147,13 @@ class Ceph(process.LabFixture):
                    '--name', entity, *caps)
 
     def _daemon(self, kind: str, name: str,
-                ready: Callable[[], bool]) -> process.Daemon:
+                ready: Callable[[], bool],
+                log: str = '') -> process.Daemon:
         return self.useFixture(process.Daemon(
             f'ceph-{kind}',
             [f'ceph-{kind}', '--foreground', '--conf', self.conf,
              '--id', name],
-            self.directory / f'{kind}.log', ready))
+            self.directory / f'{log or kind}.log', ready))
 
     def _make_mon(self) -> process.Daemon:
         data = self.directory / 'mon'
@@ -172,23 +185,25 @@ class Ceph(process.LabFixture):
         config.write(data / 'keyring', keyring, 0o600)
         return self._daemon('mgr', 'a', lambda: True)
 
-    def _make_osd(self) -> process.Daemon:
-        data = self.directory / 'osd'
+    def _make_osd(self, number: int) -> process.Daemon:
+        name = f'osd{number or ""}'
+        data = self.directory / name
         data.mkdir()
         osd_uuid = uuidutils.generate_uuid()
-        self._make_key(data / 'keyring', 'osd.0')
+        self._make_key(data / 'keyring', f'osd.{number}')
         key = self._tool('ceph-authtool', data / 'keyring',
-                         '--print-key', '--name', 'osd.0').strip()
+                         '--print-key', '--name', f'osd.{number}').strip()
         process.run(
-            self._ceph_argv('osd', 'new', osd_uuid, '0', '-i', '-'),
+            self._ceph_argv('osd', 'new', osd_uuid, str(number), '-i', '-'),
             text=jsonutils.dumps({'cephx_secret': key}))
-        self._tool('ceph-osd', '--conf', self.conf, '--id', '0', '--mkfs',
-                   '--osd-uuid', osd_uuid)
-        return self._daemon('osd', '0', self._osd_is_up)
+        self._tool('ceph-osd', '--conf', self.conf, '--id', str(number),
+                   '--mkfs', '--osd-uuid', osd_uuid)
+        return self._daemon(
+            'osd', str(number), lambda: self._osds_up() > number, name)
 
-    def _osd_is_up(self) -> bool:
+    def _osds_up(self) -> int:
         return jsonutils.loads(self.ceph(
-            'osd', 'stat', '--format', 'json'))['num_up_osds'] == 1
+            'osd', 'stat', '--format', 'json'))['num_up_osds']
 
     def _ceph_argv(self, *args: process.Argument) -> list[process.Argument]:
         return ['ceph', '--conf', self.conf, '--name', 'client.admin',

@@ -68,6 +68,7 @@ class ComputeHost(process.LabFixture):
     def __init__(self, cloud: lab_cloud.Cloud, *,
                  options: config.Options | None = None,
                  name: str = 'compute',
+                 account: str = SERVICE_ACCOUNT,
                  mounts: Iterable[tuple[pathlib.Path, pathlib.Path]] = (),
                  network: pathlib.Path | None = None,
                  env: dict[str, str] | None = None,
@@ -77,6 +78,7 @@ class ComputeHost(process.LabFixture):
         :param options: nova.conf options over the usual ones; None as a
             value takes an option out
         :param name: of its directory, below the cloud's
+        :param account: what the service runs as
         :param mounts: pairs of what is mounted on the host and over what
         :param network: the network namespace it is in; by default this one
         :param env: more variables that every command on the host has
@@ -90,7 +92,7 @@ class ComputeHost(process.LabFixture):
         self.ceph_conf = self.directory / 'ceph.conf'
         self.keyring = (
             self.directory / f'ceph.client.{CEPH_USER}.keyring')
-        self.account = namespace.account(SERVICE_ACCOUNT)
+        self.account = namespace.account(account)
         self._options = options or {}
         self._mounts = list(mounts)
         self._network = network
@@ -109,7 +111,7 @@ class ComputeHost(process.LabFixture):
             self.directory / 'sudoers', self._sudoers(), 0o440)
         self._namespace = self.useFixture(namespace.Namespace(
             self.directory / 'stage',
-            mounts=[(sudoers, pathlib.Path('/etc/sudoers')), *self._mounts],
+            mounts=[*self._mounts, (sudoers, pathlib.Path('/etc/sudoers'))],
             reachable=[self.directory, _FETCH, *self._python_paths()],
             account=self.account, network=self._network))
         self.run(self._python, '-c', 'import nova')
@@ -184,11 +186,14 @@ class ComputeHost(process.LabFixture):
                 '--config-file', str(self.conf)]
 
     def _sudoers(self) -> str:
-        command = ' '.join(map(escape, self._privsep_helper()))
+        program, *arguments = self._privsep_helper()
+        # A line that ends in "*" would let the caller add options.
+        allowed = ' '.join(map(re.escape, (
+            *arguments, '--privsep_context', 'nova.privsep.sys_admin_pctxt',
+            '--privsep_sock_path'))).replace(':', r'\:')
         return (f'Defaults env_reset, !syslog\n'
-                f'{self.account.name} ALL = (root) NOPASSWD: {command}'
-                f' --privsep_context nova.privsep.sys_admin_pctxt'
-                f' --privsep_sock_path *\n')
+                f'{self.account.name} ALL = (root) NOPASSWD: '
+                f'{escape(program)} ^{allowed} [^ ]+$\n')
 
     def _python_paths(self) -> list[pathlib.Path]:
         found = process.run([
@@ -271,7 +276,11 @@ class ComputeHost(process.LabFixture):
     def program_argv(self) -> list[process.Argument]:
         """The beginning of every command of the fetch program."""
         # -P: modules beside fetch.py must not hide others.
-        return [self._python, '-P', _FETCH, '--config-file', self.conf]
+        return [self._python, '-P', _FETCH, *self.config_argv()]
+
+    def config_argv(self) -> list[process.Argument]:
+        """Which configuration files a command of Nova's is to read."""
+        return ['--config-file', self.conf]
 
     def fetch(self, image_id: str, *, user: str = 'demo',
               path: process.Argument | None = None,
@@ -322,7 +331,8 @@ class ComputeHost(process.LabFixture):
 
         :raises LabError: with its output when it fails
         """
-        return process.run(self._namespace.root_argv(*command))
+        # Without setpriv, which tests replace.
+        return process.run(self._namespace.enter_argv(*command))
 
     def start_as_root(self, *command: process.Argument) -> process.Command:
         """Start a command as root among the host's mounts.

@@ -28,7 +28,9 @@ FAULTS: dict[str, Callable[[bytes], bytes]] = {
 
 def main() -> int:
     real, fault, *arguments = sys.argv[1:]
-    done = subprocess.run([real, *arguments], stdout=subprocess.PIPE)
+    # ceph.conf is one of the descriptors.
+    done = subprocess.run(
+        [real, *arguments], stdout=subprocess.PIPE, close_fds=False)
     change = FAULTS[pathlib.Path(fault).read_text()]
     sys.stdout.buffer.write(change(done.stdout))
     return done.returncode

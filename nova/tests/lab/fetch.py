@@ -18,6 +18,7 @@ if __name__ == '__main__':
     monkey_patch.patch()
 
 import argparse
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import hashlib
@@ -227,10 +228,14 @@ def report(path: str, meter: Meter, log: list[str],
         rss_growth=meter.rss_growth, cpu_seconds=meter.cpu_seconds, log=log)
 
 
-def prepare(config_file: str) -> _Recorder:
+def prepare(*config_files: str, directories: Iterable[str] = ()) -> _Recorder:
     """What the start of nova-compute does, but for its messaging."""
-    config.parse_args(['nova-compute', '--config-file', config_file],
-                      configure_db=False, init_rpc=False)
+    argv = ['nova-compute']
+    for path in config_files:
+        argv += ['--config-file', path]
+    for path in directories:
+        argv += ['--config-dir', path]
+    config.parse_args(argv, configure_db=False, init_rpc=False)
     logging.setup(CONF, 'nova')
     recorder = _Recorder()
     py_logging.getLogger().addHandler(recorder)
@@ -245,7 +250,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description='Fetch an image into the image cache, as nova-compute '
                     'does on a cache miss.')
     parser.add_argument('image_id', metavar='IMAGE_ID', nargs='?')
-    parser.add_argument('--config-file', required=True, metavar='NOVA_CONF')
+    parser.add_argument('--config-file', action='append', default=[],
+                        metavar='NOVA_CONF', help='may be given more than '
+                        'once; by default, what nova-compute finds')
+    parser.add_argument('--config-dir', action='append', default=[],
+                        metavar='DIRECTORY')
     parser.add_argument('--path', help='download to this file instead')
     parser.add_argument('--trusted-cert', action='append', default=[],
                         metavar='ID', help='certificate to verify with; may '
@@ -287,10 +296,16 @@ def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
 
 def _serve(context: nova_context.RequestContext,
            recorder: _Recorder) -> None:
+    before = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
     for line in sys.stdin:
         recorder.lines.clear()
         if not CONF.reload_config_files():
             raise SystemExit('nova.conf cannot be read')
+        now = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
+        if now != before:
+            # The daemon reads it when it starts, with the next call.
+            nova.privsep.sys_admin_pctxt.stop()
+            before = now
         # Logins are kept for as long as the service runs.
         service_auth.reset_globals()
         request = jsonutils.loads(line)
@@ -311,7 +326,7 @@ def _print(result: dict[str, ty.Any], as_json: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """:returns: 0 when the image is there, 1 when Nova raised an error"""
     args = _arguments(argv)
-    recorder = prepare(args.config_file)
+    recorder = prepare(*args.config_file, directories=args.config_dir)
     if args.start_privsep:
         nova.privsep.sys_admin_pctxt.start()
     context = request_context(

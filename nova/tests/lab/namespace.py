@@ -52,19 +52,25 @@ exec env --ignore-signal=CHLD sleep infinity
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """An account of the system."""
+    """An account of the system.
+
+    :ivar groups: the ids of its supplementary groups
+    """
 
     name: str
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command as this account and nothing more.
 
         The command gets SIGKILL when the process that started it ends.
         """
+        groups = ','.join(map(str, self.groups))
         return ['setpriv', f'--reuid={self.uid}', f'--regid={self.gid}',
-                '--clear-groups', '--pdeathsig', 'KILL', '--', *command]
+                f'--groups={groups}' if groups else '--clear-groups',
+                '--pdeathsig', 'KILL', '--', *command]
 
     def own(self, *paths: pathlib.Path) -> None:
         """Give it files or directories."""
@@ -197,16 +203,17 @@ class Namespace(process.LabFixture):
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
         """How root runs a command in here as the account."""
-        return self._enter_argv(*self._account.argv(*command))
+        return self.enter_argv(*self._account.argv(*command))
 
     def root_argv(self, *command: process.Argument
                   ) -> list[process.Argument]:
         """How root runs a command among the mounts in here."""
-        return self._enter_argv(
+        return self.enter_argv(
             'setpriv', '--pdeathsig', 'KILL', '--', *command)
 
-    def _enter_argv(self, *command: process.Argument
-                    ) -> list[process.Argument]:
+    def enter_argv(self, *command: process.Argument
+                   ) -> list[process.Argument]:
+        """How root runs a command in here that ends by itself."""
         if self._init is None:
             raise errors.LabError('The namespace is not set up')
         init = f'/proc/{self._init.pid}/ns'
@@ -232,11 +239,16 @@ class Namespace(process.LabFixture):
                 and _runs(one)]
 
     def pids(self, *words: str) -> list[int]:
-        """The pids, seen from outside, of commands with all these words."""
+        """The pids, seen from outside, of commands with all these words.
+
+        The first word is the program: the ones that start it do not count.
+        """
         found = []
         for one in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if set(words) <= set(one.cmdline()):
+                line = one.cmdline()
+                # A script comes after its interpreter.
+                if words[0] in line[:2] and set(words) <= set(line):
                     found.append(one.pid)
         return found
 

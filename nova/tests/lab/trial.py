@@ -15,10 +15,13 @@ if __name__ == '__main__':
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 import logging as py_logging
 import os
 import resource
+import socket
 import sys
+import tempfile
 import threading
 import time
 import typing as ty
@@ -28,6 +31,7 @@ from oslo_serialization import jsonutils
 
 import nova.conf
 from nova.image import compat
+from nova.image import rbd
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.path
@@ -100,23 +104,49 @@ class Service:
         return dataclasses.asdict(
             compat.in_native_thread(lab_fetch.report)(path, meter, [], digest))
 
-    def reload(self) -> Answer:
-        """Read nova.conf again."""
+    def reload(self, restart: bool) -> Answer:
+        """Read nova.conf again, as after a restart of the service.
+
+        :param restart: end the privsep daemon; the next privileged call
+            starts another one, which reads nova.conf, too
+        """
+        if restart:
+            nova.privsep.sys_admin_pctxt.stop()
+        rbd._known_fsids.clear()
         return {'reloaded': CONF.reload_config_files()}
 
-    def export(self, fifo: str, **arguments: ty.Any) -> Answer:
-        """Make the privileged call with any arguments."""
-        status, cause, said = nova.privsep.rbd.export(fifo, **arguments)
-        return {'status': status, 'cause': cause, 'said': said}
+    def call(
+        self, address: str | None = None, limit: int | None = None,
+        **arguments: ty.Any,
+    ) -> Answer:
+        """Make the privileged call with any arguments.
 
-    def fsid(self, **arguments: ty.Any) -> Answer:
-        """Make the privileged call that runs ``ceph fsid``."""
-        status, cause, said = nova.privsep.rbd.fsid(**arguments)
-        return {'status': status, 'cause': cause, 'said': said}
+        :param address: give this address to the privileged side, which is
+            not to connect then
+        :param limit: close the connection after so many bytes
+        """
+        with (tempfile.TemporaryDirectory() as directory, socket.socket(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener):
+            own = os.path.join(directory, 'socket')
+            listener.bind(own)
+            listener.listen()
+            listener.setblocking(False)
+            uid, step = nova.privsep.rbd.start(
+                own if address is None else address, **arguments)
+            connection, _address = listener.accept()
+        connection.setblocking(True)
+        with connection:
+            runs = list(_runs(connection, limit))
+        return {'uid': uid, 'step': step, 'runs': runs}
 
     def other_call(self, path: str) -> Answer:
         """Make a privileged call of another part of Nova."""
         nova.privsep.path.utime(path)
+        return {}
+
+    def read_file(self, path: str) -> Answer:
+        """Make one that lasts as long as reading a FIFO does."""
+        nova.privsep.path.last_bytes(path, 1)
         return {}
 
     def limit_files(self, size: int | None) -> Answer:
@@ -133,6 +163,7 @@ class Service:
 
     def resources(self) -> Answer:
         """The threads and descriptors that there are now."""
+        nova.privsep.sys_admin_pctxt.start()
         names = [thread.name for thread in
                  transfer.native('threading').enumerate()
                  if thread.name != _ANSWERED]
@@ -153,6 +184,26 @@ class Service:
     def stop_the_beat(self) -> Answer:
         self._beats = False
         return {}
+
+
+def _runs(
+    connection: socket.socket, limit: int | None,
+) -> ty.Iterator[Answer]:
+    """Yield output and outcome of each program."""
+    while True:
+        message, fds, _flags, _address = socket.recv_fds(connection, 4096, 1)
+        if not message:
+            return
+        content = bytearray()
+        with open(fds[0], 'rb', buffering=0) as output:
+            while data := output.read(1 << 20):
+                content += data
+                if limit is not None and len(content) >= limit:
+                    return
+        status, cause, phrases = jsonutils.loads(connection.recv(4096))
+        yield {'status': status, 'cause': cause, 'phrases': phrases,
+               'size': len(content), 'text': content[:2000].decode('latin-1'),
+               'sha256': hashlib.sha256(content).hexdigest()}
 
 
 def _target(descriptor: str) -> str | None:

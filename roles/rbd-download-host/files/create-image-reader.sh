@@ -21,8 +21,8 @@ pool=$2
 conf=/etc/ceph/ceph.conf
 keyring=/etc/ceph/ceph.client.$client.keyring
 
-# Nova uses a ceph.conf only if nobody but root could have written it, and
-# reads it without privileges.
+# If a user other than root could change ceph.conf, rbd would run as the account
+# of nova-compute, and could not read the key.
 sudo chown root:root /etc/ceph "$conf"
 sudo chmod 0755 /etc/ceph
 sudo chmod 0644 "$conf"

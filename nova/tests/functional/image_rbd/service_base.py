@@ -47,6 +47,7 @@ class Site:
 
     def __init__(self, cloud: lab_cloud.Cloud, *, eventlet: bool) -> None:
         self._eventlet = eventlet
+        self._glance: dict[str, Any] = {}
         self.host = compute.ComputeHost(
             cloud, name='eventlet' if eventlet else 'native')
         self.host.setUp()
@@ -54,10 +55,15 @@ class Site:
         self.configure({})
         self.start_service()
 
-    def configure(self, glance: dict[str, Any]) -> None:
-        """Write nova.conf with these options in [glance]."""
+    def configure(self, glance: dict[str, Any]) -> bool:
+        """Write nova.conf with these options in [glance].
+
+        :returns: whether that changes them
+        """
+        changed, self._glance = self._glance != glance, glance
         self.host.configure(
             {'nova_sys_admin': _DAEMON, 'glance': USUAL | glance})
+        return changed
 
     def start_service(self) -> None:
         """Start a service, after the one there was has ended."""
@@ -126,7 +132,8 @@ class ServiceTestCase(base.LabTestCase):
     def _assert_nothing_left(self) -> None:
         self.assertTrue(process.wait_for(
             lambda: not self.shared_host.pids('rbd'), 10))
-        [_daemon] = self.daemons()
+        self.assertTrue(process.wait_for(
+            lambda: len(self.daemons()) <= 1, 10))
         self.assertEqual([], os.listdir(self.shared_host.directory / 'tmp'))
         self.assertEqual([], [name for name in self._instance_files()
                               if name.endswith('.partial')])
@@ -139,7 +146,7 @@ class ServiceTestCase(base.LabTestCase):
         answer = self.service.ask('resources').answer()
         # Connections to Glance and Keystone are kept for later.
         return answer['threads'], [
-            target for target in answer['descriptors']
+            target.partition('[')[0] for target in answer['descriptors']
             if not target.startswith('socket:')
             and target != 'anon_inode:[eventpoll]']
 
@@ -154,8 +161,8 @@ class ServiceTestCase(base.LabTestCase):
         self.addCleanup(self._reload, {})
 
     def _reload(self, glance: dict[str, config.Value | None]) -> None:
-        self.site.configure(glance)
-        self.service.ask('reload').answer()
+        changed = self.site.configure(glance)
+        self.service.ask('reload', restart=changed).answer()
 
     def write_ceph_conf(self, **options: config.Value | None) -> pathlib.Path:
         """Have a ceph.conf with other options used, until the test ends."""
@@ -226,6 +233,19 @@ class ServiceTestCase(base.LabTestCase):
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def program(self, script: str) -> Iterator[None]:
+        """Have a shell script in place of rbd."""
+        path = self.shared_host.directory / 'program'
+        config.write(path, '#!/bin/sh\n' + script, 0o755)
+        run = self.shared_host.run_as_root
+        run('mount', '--bind', path, '/usr/bin/rbd')
+        try:
+            yield
+        finally:
+            run('umount', '/usr/bin/rbd')
+            path.unlink()
 
     def rbd_pid(self, after: int = 0) -> int:
         """Wait until an export has written so many bytes; return its pid."""

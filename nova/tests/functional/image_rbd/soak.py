@@ -118,7 +118,7 @@ class Soak(service_base.ServiceTestCase):
         def clean() -> bool:
             left[:] = [*os.listdir(self.out().parent),
                        *os.listdir(self.shared_host.directory / 'tmp'),
-                       *map(str, self.shared_host.pids('rbd', '--pool')),
+                       *map(str, self.shared_host.pids('rbd')),
                        *(name for name in self.resources()[0]
                          if name.startswith('image-'))]
             return not left
@@ -148,7 +148,7 @@ class Soak(service_base.ServiceTestCase):
             self._act = _nothing
 
     def signal_rbd(self, number: signal.Signals) -> None:
-        for pid in self.shared_host.pids('rbd', '--pool'):
+        for pid in self.shared_host.pids('rbd'):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -191,7 +191,7 @@ class Soak(service_base.ServiceTestCase):
             # Not with a call on its way to it: oslo.privsep (3.12) would
             # never notice.
             process.wait_for(
-                lambda: bool(self.shared_host.pids('rbd', '--pool')), 1, 0.01)
+                lambda: bool(self.shared_host.pids('rbd')), 1, 0.01)
             for pid in self.daemons():
                 os.kill(pid, signal.SIGKILL)
 

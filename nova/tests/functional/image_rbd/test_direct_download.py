@@ -253,10 +253,13 @@ class TestOverHTTP(worker_base.WorkerTestCase):
 
         fetched = self.fetch(image_id)
 
+        # The keyring is root's, and the service cannot read it.
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
         [warning] = self.warnings(fetched.log)
-        self.assertIn('%s must belong to root' % self.host.ceph_conf, warning)
+        self.assertIn('it finds no keyring that it can read (it runs as the '
+                      'user nobody, because root is not the only user that '
+                      'can change %s)' % self.host.ceph_conf, warning)
 
     def test_pool_not_allowed(self):
         self.configure(rbd_pool='vms,backups')

@@ -13,13 +13,13 @@ import os
 import pathlib
 import signal
 import socket
-import threading
 
 from glanceclient import exc as glance_exc
 from oslo_utils import uuidutils
 
 from nova.tests.functional.image_rbd import base
 from nova.tests.functional.image_rbd import service_base
+from nova.tests.lab import config
 from nova.tests.lab import errors
 from nova.tests.lab import process
 from nova.tests.lab import service as lab_service
@@ -28,14 +28,23 @@ import nova.tests.unit.privsep.test_rbd_errors
 MIB = base.MIB
 NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
 
-CONNECT = "rbd: couldn't connect to the cluster!$"
+CONNECT = "couldn't connect to the cluster$"
 REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
            ': the keyring has no key of this client, or not the key that the '
-           'cluster has; ' + CONNECT)
+           'cluster has: ' + CONNECT)
 
 
 class TestRefused(service_base.ServiceTestCase):
     """Ceph, or what the host knows of it, is not as it should be."""
+
+    def setUp(self):
+        super().setUp()
+        # A failure to find out the fsid is remembered for a minute.
+        self.forget()
+        self.addCleanup(self.forget)
+
+    def forget(self) -> None:
+        self.service.ask('reload', restart=False).answer()
 
     def fetch_by_http(self, reason: str) -> None:
         image_id = self.upload(self.image, 'iso')
@@ -63,9 +72,9 @@ class TestRefused(service_base.ServiceTestCase):
 
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
-        self.assertIn('ended with status 2 (No such file or directory): rbd: '
-                      'error opening image %s: (2) No such file' % image_id,
-                      warning)
+        self.assertTrue(warning.endswith(
+            'rbd export ended with status 2 (No such file or directory): '
+            'error opening image'), warning)
 
     def test_no_such_snapshot(self):
         image_id = self.upload(self.image, 'raw')
@@ -77,9 +86,9 @@ class TestRefused(service_base.ServiceTestCase):
 
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
-        self.assertIn(
+        self.assertTrue(warning.endswith(
             'rbd export-diff ended with status 2 (No such file or directory): '
-            'error setting snapshot context: (2) No such file', warning)
+            'error setting snapshot context'), warning)
 
     def test_no_such_pool(self):
         image_id = self.upload(self.image, 'iso')
@@ -91,8 +100,9 @@ class TestRefused(service_base.ServiceTestCase):
         [warning] = self.fetch_from_nowhere(
             image_id, 'HTTPInternalServerError')
 
-        self.assertIn("ended with status 2 (No such file or directory): rbd: "
-                      "error opening pool 'images'", warning)
+        self.assertTrue(warning.endswith(
+            'rbd export ended with status 2 (No such file or directory): '
+            'error opening pool'), warning)
 
     def test_unknown_user(self):
         self.configure(rbd_user='stranger')
@@ -106,8 +116,7 @@ class TestRefused(service_base.ServiceTestCase):
         self.configure(rbd_user='poor', rbd_ceph_conf=(
             self.shared_host.directory / 'other.conf'))
         self.fetch_by_http(
-            r'status 1 \(Operation not permitted\): rbd: error opening image '
-            r'.*: \(1\) Operation not permitted$')
+            r'status 1 \(Operation not permitted\): error opening image$')
 
     def test_wrong_key(self):
         self.write_keyring('[client.nova]\n\tkey = AQBhZ2VuY3kAAxAA9jJ'
@@ -122,28 +131,29 @@ class TestRefused(service_base.ServiceTestCase):
 
     def test_no_keyring(self):
         self.write_ceph_conf(keyring='/nowhere/keyring')
-        self.fetch_by_http('status 13 .*: no keyring was found; ' + CONNECT)
+        self.fetch_by_http('status 13 .*: it finds no keyring that it can '
+                           'read: ' + CONNECT)
 
     def test_keyring_is_a_directory(self):
         self.write_ceph_conf(keyring=self.shared_host.directory)
         self.fetch_by_http(r'status 21 \(Is a directory\): the keyring cannot '
-                           'be parsed; ' + CONNECT)
+                           'be parsed: ' + CONNECT)
 
     def test_keyring_is_damaged(self):
         self.write_keyring('garbage\n')
-        self.fetch_by_http('status 5 .*: the keyring cannot be parsed; ' +
+        self.fetch_by_http('status 5 .*: the keyring cannot be parsed: ' +
                            CONNECT)
 
     def test_key_is_damaged(self):
         self.write_keyring('[client.nova]\n\tkey = x\n')
-        self.fetch_by_http('status 5 .*: the key cannot be decoded; ' +
+        self.fetch_by_http('status 5 .*: the key cannot be decoded: ' +
                            CONNECT)
 
     def test_key_is_too_new(self):
         self.write_ceph_conf(key=NEW_KEY)
         self.fetch_by_http(
             'status 22 .* too old for it, or the key is damaged: install '
-            'Ceph .* "ceph auth rotate client.nova --key-type=aes"; ' +
+            'Ceph .* "ceph auth rotate client.nova --key-type=aes": ' +
             CONNECT)
 
     def test_no_ceph_conf(self):
@@ -155,48 +165,66 @@ class TestRefused(service_base.ServiceTestCase):
         image_id = self.upload(self.image, 'iso')
         for content in (b'', b'\0\xff' * 1000, b'[global', b'fsid', b'[a]\n'):
             path.write_bytes(content)
+            self.forget()
             self.assert_by_http(r'not in \[glance\] rbd_ceph_conf', image_id,
                                 self.fetch(image_id))
 
     def test_ceph_conf_is_garbage_below_the_fsid(self):
         path = self.write_ceph_conf()
         path.write_text(path.read_text() + '[\n[client.nova\nx y z\n')
-        self.fetch_by_http('next source is tried: ceph.conf cannot be parsed$')
+        self.fetch_by_http('ceph.conf cannot be read or parsed')
 
     def test_monitor_has_no_address(self):
         # rbd complains on its standard output, where the image should be.
         self.write_ceph_conf(mon_host='garbage garbage')
         self.fetch_by_http('status 22 .*: mon host in ceph.conf yields no '
-                           'address; ' + CONNECT)
+                           'address: ' + CONNECT)
 
     def test_cluster_is_another_one(self):
         self.write_ceph_conf(fsid=uuidutils.generate_uuid())
         self.fetch_by_http('It is in the Ceph cluster %s, which is not in'
                            % self.cloud.ceph.fsid)
 
-    def test_rbd_is_not_installed(self):
+    def test_not_installed(self):
+        for program, reason in (
+            ('rbd', 'rbd, or timeout, is not installed: install ceph-common'),
+            ('timeout', 'timeout, is not installed: .* coreutils'),
+            ('setpriv', 'setpriv cannot be started: install util-linux 2.33'),
+            ('ceph-conf', 'ceph-conf, or timeout, is not installed'),
+        ):
+            self.fetch_without(program, reason)
+
+    def fetch_without(self, program: str, reason: str) -> None:
+        self.forget()
         # The programs of the host, all but this one.
         stage = self.shared_host.directory / 'programs'
         run = self.shared_host.run_as_root
         run('sh', '-c', 'set -e; mkdir -p "$1/all" "$1/some"; '
             'mount --bind /usr/bin "$1/all"; '
-            'cp -rs "$1/all/." "$1/some/"; rm "$1/some/rbd"; '
-            'mount --bind "$1/some" /usr/bin', 'sh', stage)
+            'cp -rs "$1/all/." "$1/some/"; rm "$1/some/$2"; '
+            'mount --bind "$1/some" /usr/bin', 'sh', stage, program)
         try:
-            self.fetch_by_http(
-                'rbd is not installed on this host, or cannot be run$')
+            self.fetch_by_http(reason)
         finally:
             run('umount', '/usr/bin')
             run('sh', '-c', 'umount "$1/all" && rm -r "$1"', 'sh', stage)
 
-    def test_rbd_cannot_be_run(self):
+    def test_cannot_be_run(self):
         run = self.shared_host.run_as_root
-        run('mount', '--bind', '/dev/null', '/usr/bin/rbd')
-        try:
-            self.fetch_by_http(
-                'rbd is not installed on this host, or cannot be run$')
-        finally:
-            run('umount', '/usr/bin/rbd')
+        old = self.files / 'setpriv'
+        config.write(old, '#!/bin/sh\necho "setpriv: unrecognized option '
+                     '\'--pdeathsig=KILL\'" >&2; exit 1\n', 0o755)
+        for replacement, program, reason in (
+            ('/dev/null', 'rbd', 'the host does not permit Nova to start rbd'),
+            ('/dev/null', 'setpriv', 'setpriv cannot be started'),
+            (old, 'setpriv', 'setpriv is too old'),
+        ):
+            self.forget()
+            run('mount', '--bind', replacement, '/usr/bin/' + program)
+            try:
+                self.fetch_by_http(reason)
+            finally:
+                run('umount', '/usr/bin/' + program)
 
     def test_glance_goes_away_meanwhile(self):
         with Mute() as mute:
@@ -275,7 +303,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                     [warning] = self.warnings(fetched.log)
                     self.assertIn('ended with status 110 (Connection timed '
                                   f'out): no monitor answered within {connect}'
-                                  " seconds; rbd: couldn't connect", warning)
+                                  " seconds: couldn't connect", warning)
                     self.assertLess(connect, fetched.seconds)
                     # What HTTP takes for so small an image is in it, too.
                     self.assertLess(
@@ -292,7 +320,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-        self.assert_by_http('No byte came for 3 seconds', image_id,
+        self.assert_by_http('sent no data for 3 seconds', image_id,
                             request.fetched(), self.large_image)
         # The last byte may have come a little before, or after.
         self.assertLess(1.5, seconds)
@@ -308,7 +336,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-            self.assert_by_http('No byte came for %d seconds' % limit,
+            self.assert_by_http('sent no data for %d seconds' % limit,
                                 image_id, request.fetched())
             self.assertLess(limit, seconds)
             self.assertLess(seconds, limit + service_base.SLACK)
@@ -342,7 +370,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
             request = self.service.fetch(image_id, self.out())
             pid = self.rbd_pid(8 * MIB)
             os.kill(pid, signal.SIGSTOP)
-        self.assert_by_http('No byte came for 2 seconds', image_id,
+        self.assert_by_http('sent no data for 2 seconds', image_id,
                             request.fetched(), self.large_image)
         # Killed, though it stood still.
         self.assertFalse(os.path.exists('/proc/%d' % pid))
@@ -404,7 +432,6 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
 
     def assert_refused(
         self, kind: str, image_id: str, request: lab_service.Request,
-        detail: str,
     ) -> None:
         """Assert that the download over HTTP was tried, and failed, too."""
         error = self.assertRaises(errors.FetchFailed, request.fetched)
@@ -414,7 +441,7 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
                      if 'could not be fetched by rbd' in line]
         self.assertRegex(
             warning, 'the next source is tried: the exported snapshot was not '
-            'found again in Ceph .* deleted during the export' + detail + '$')
+            'found again in Ceph .* deleted during the export$')
         self.assertEqual(
             [], [line for line in error.log if 'fetched by' in line
                  and 'could not' not in line])
@@ -423,24 +450,18 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
         for disk_format in ('iso', 'raw'):
             image_id, request = self.change_during_export(
                 disk_format, self.delete_in_ceph)
-            self.assert_refused(
-                'ImageUnacceptable', image_id, request,
-                r'; rbd: error opening image .*: \(2\) No such file or '
-                'directory')
+            self.assert_refused('ImageUnacceptable', image_id, request)
 
     def test_deleted_by_glance(self):
         image_id, request = self.change_during_export(
             'iso', self.cloud.glance_client().images.delete)
-        self.assert_refused(
-            'ImageNotFound', image_id, request,
-            r'; rbd: error opening image .*: \(2\) No such file or '
-            'directory')
+        self.assert_refused('ImageNotFound', image_id, request)
 
     def test_snapshot_deleted(self):
         image_id, request = self.change_during_export(
             'raw', self.delete_snapshot)
         # HTTP reads the same snapshot.
-        self.assert_refused('ImageUnacceptable', image_id, request, '')
+        self.assert_refused('ImageUnacceptable', image_id, request)
 
     def test_replaced_by_another_one(self):
         image_id, request = self.change_during_export(
@@ -502,8 +523,9 @@ class TestKilled(service_base.ServiceTestCase):
             os.kill(daemon, signal.SIGKILL)
             self.assertTrue(process.wait_for(
                 lambda: not os.path.exists('/proc/%d' % rbd), 10))
-        self.assert_by_http('The privileged export failed: ', self.image_id,
-                            request.fetched(), self.large_image)
+        self.assert_by_http(
+            'The privsep daemon closed the connection', self.image_id,
+            request.fetched(), self.large_image)
         # It is started again when it is needed.
         image_id = self.upload(self.image, 'raw')
         self.assert_by_rbd(image_id, self.fetch(image_id))
@@ -527,11 +549,11 @@ class TestKilled(service_base.ServiceTestCase):
         with self.stopped(self.cloud.ceph.osd.pid):
             self.service.fetch(self.image_id, self.out())
             self.rbd_pid()
+            # Later than Nova's test whether the filesystem has O_DIRECT.
+            self.assertTrue(process.wait_for(
+                lambda: 'image-write' in self.resources()[0], 30))
             self.kill_service()
-        # That nobody can remove at once but the next service can.
-        [left] = temporary.iterdir()
-        self.assertEqual(['stream'], os.listdir(left))
-        os.utime(left, (0, 0))
+        self.assertEqual([], os.listdir(temporary))
         self.restart()
 
     def kill_service(self) -> None:
@@ -569,81 +591,41 @@ class TestManyAtOnce(service_base.ServiceTestCase):
     def test_ten_at_once(self):
         images = [self.upload(self.image, ('iso', 'raw')[number % 2])
                   for number in range(10)]
-        seen: list[int] = []
-        over = threading.Event()
-
-        def count() -> None:
-            while not over.wait(0.02):
-                seen.append(len(self.shared_host.pids('rbd', '--pool')))
-
-        counter = threading.Thread(target=count)
-        counter.start()
-        try:
+        with self.stopped(self.cloud.ceph.osd.pid):
             requests = [self.service.fetch(image_id, self.out(image_id))
                         for image_id in images]
-            for request in requests:
-                self.assert_same(self.image, request.fetched())
-        finally:
-            over.set()
-            counter.join()
+            # None waits for another one.
+            self.assertTrue(process.wait_for(
+                lambda: len(self.shared_host.pids('rbd')) == 10, 60))
+        for request in requests:
+            self.assert_same(self.image, request.fetched())
         self.assertEqual(
             [0] * 10, [self.cloud.glance.downloads(image_id)
                        for image_id in images])
-        # A thread is left to the rest of Nova.
-        self.assertEqual(1, max(seen))
-
-    def test_others_are_not_kept_waiting(self):
-        image_id = self.upload(self.large_image, 'iso')
-        with self.stopped(self.cloud.ceph.osd.pid):
-            requests = [self.service.fetch(image_id, self.out(str(number)))
-                        for number in range(3)]
-            self.rbd_pid()
-            path = str(self.shared_host.instances)
-            self.service.ask('other_call', path=path).answer(10)
-            self.assertFalse(any(request.done for request in requests))
-        for request in requests:
-            self.assert_same(self.large_image, request.fetched())
-        self.assertEqual(0, self.cloud.glance.downloads(image_id))
 
     def test_others_take_all_threads_of_the_daemon(self):
-        # As the conversion of other images may: the export has to queue.
-        image_id = self.upload(self.large_image, 'iso')
-        self.configure(rbd_connect_timeout=1, rbd_stall_timeout=2)
+        """Other parts of Nova make long calls, so no export can start."""
+        image_id = self.upload(self.image, 'iso')
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self.stopped(self.cloud.ceph.osd.pid))
-            others = [self.export_to_nobody(image_id, stack)
-                      for _number in range(2)]
-            request = self.service.fetch(image_id, self.out())
-            begin = self.now()
-            self.wait_for_log('Image %s could not be fetched' % image_id,
-                              request)
-            self.assertLess(self.now() - begin, 2 + service_base.SLACK)
-            # It is not waited for, and will find that it is too late.
-            self.assertFalse(any(other.done for other in others))
-        fetched = request.fetched()
-        self.assert_same(self.large_image, fetched)
-        self.assert_fetched_by('http', image_id, fetched)
-        given_up, warning = self.warnings(fetched.log)
-        self.assertIn('has not ended an export', given_up)
-        self.assertIn('No byte came for 2 seconds', warning)
+            for number in range(2):
+                self.occupy_a_thread(stack, number)
+            fetched = self.fetch(image_id)
+        self.assert_by_http('The privileged call .* failed: PrivsepTimeout',
+                            image_id, fetched)
 
-    def export_to_nobody(
-        self, image_id: str, stack: contextlib.ExitStack,
-    ) -> lab_service.Request:
-        """Occupy a thread of the daemon until the stack is left."""
-        number = len(os.listdir(self.out().parent))
+    def occupy_a_thread(
+        self, stack: contextlib.ExitStack, number: int,
+    ) -> None:
+        """Make a privileged call that ends when the stack is left."""
         fifo = self.out('fifo%d' % number)
         os.mkfifo(fifo)
-        stack.callback(os.close, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
-        request = self.service.ask(
-            'export', fifo=str(fifo), command='export', user='nova',
-            verified=True,
-            conf=str(self.shared_host.ceph_conf), pool='images',
-            image=image_id, snapshot='snap', connect_timeout=60,
-            stall_timeout=60)
-        process.wait_for(lambda: len(self.shared_host.pids(
-            'rbd', '--pool')) > number, 30)
-        return request
+        self.service.ask('read_file', path=str(fifo))
+
+        def end() -> None:
+            # Not before the other side has opened it.
+            os.close(os.open(fifo, os.O_WRONLY))
+
+        stack.callback(end)
 
 
 class TestDestination(service_base.ServiceTestCase):

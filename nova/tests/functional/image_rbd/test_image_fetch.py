@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 from typing import ClassVar
@@ -29,18 +30,37 @@ TIMEOUT = 60
 Ended = tuple[int, str, str]
 
 
+class OperatorHost(compute.ComputeHost):
+    """Its sudo lets the privsep daemon have one more configuration file."""
+
+    def overlay(self, options: config.Options) -> pathlib.Path:
+        """Write such a file."""
+        path = self.directory / 'overlay-{}.conf'.format(
+            len(list(self.directory.glob('overlay-*.conf'))))
+        helper = ['sudo', *self._privsep_helper(), '--config-file', str(path)]
+        return config.write(path, config.render(config.merge(
+            {'nova_sys_admin': {'helper_command': shlex.join(helper)}},
+            options)))
+
+    def _sudoers(self) -> str:
+        context = ' ' + re.escape('--privsep_context')
+        return super()._sudoers().replace(
+            context, r'( --config-file %s/overlay-[0-9]+\.conf)?%s' % (
+                re.escape(str(self.directory)), context))
+
+
 class TestImageFetch(base.LabTestCase):
     """One host, with credentials of Nova's own in its nova.conf.
 
     Where something is wrong with it, one more configuration file says so.
     """
 
-    class_host: ClassVar[compute.ComputeHost]
+    class_host: ClassVar[OperatorHost]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.class_host = compute.ComputeHost(
+        cls.class_host = OperatorHost(
             cls.cloud, name='operator', options={
                 'service_user': {
                     'send_service_user_token': True,
@@ -60,10 +80,9 @@ class TestImageFetch(base.LabTestCase):
 
     def overlay(self, options: config.Options) -> pathlib.Path:
         """A file for one more --config-file."""
-        path = self.host.directory / 'overlay-{}.conf'.format(
-            len(list(self.host.directory.glob('overlay-*.conf'))))
+        path = self.class_host.overlay(options)
         self.addCleanup(path.unlink)
-        return config.write(path, config.render(options))
+        return path
 
     def start(self, *arguments: process.Argument, root: bool = False,
               overlay: config.Options | None = None) -> process.Command:
@@ -256,10 +275,7 @@ class TestImageFetch(base.LabTestCase):
                 'allowed_direct_url_schemes': 'ftp', 'rbd_connect_timeout': 1,
                 'rbd_ceph_conf': self.ceph_conf(
                     'down.conf', mon_host='v2:127.0.0.1:9')}})
-        foreign = self.ceph_conf('foreign.conf')
-        os.chown(foreign, self.host.account.uid, -1)
         no_helper = self.start('--check', '--json', overlay={
-            'glance': {'rbd_ceph_conf': foreign},
             'service_user': {'password': 'wrong'},
             'nova_sys_admin': {'helper_command': 'sudo -n /bin/true'}})
         no_image = self.start(
@@ -278,10 +294,11 @@ class TestImageFetch(base.LabTestCase):
             Image_cache='instances_path is /nowhere/instances')
         found = self.findings(no_helper)
         self.assert_failed(
-            found, ceph_conf=f'{foreign} must belong to root',
+            found,
             Privileged_helper='exited non-zero .*sudo.* -> .*sudo let',
             Credentials=r'credentials in \[service_user\]')
-        self.assertEqual('skipped', found['Cluster']['verdict'])
+        for name in ('Programs', 'ceph.conf', 'Cluster'):
+            self.assertEqual('skipped', found[name]['verdict'])
         _status, out, err = self.end(no_image, 1)
         self.assertEqual('', out)
         self.assertEqual(

@@ -275,7 +275,7 @@ class Evidence:
               self._instances.glob('snapshots/*')),
             *(f'unfinished file {path}' for path in
               self._instances.rglob('*') if path.suffix in _UNFINISHED),
-            *(f'FIFO {path}' for path in
+            *(f'socket {path}' for path in
               self._region.host.directory.glob('tmp/nova-rbd-*')),
             *(f'RBD image {name}' for name in self._region.cloud.ceph.rbd(
                 'ls', '--pool', glance.POOL).split()),

@@ -150,6 +150,33 @@ class TestNovaConf(GlanceConfTestCase):
         self.assertEqual('/etc/nova/tls.pem', conf.glance[new])
 
 
+class TestCeph(GlanceConfTestCase):
+    """What both sides of a direct download make of the options."""
+
+    def test_confs_and_user(self) -> None:
+        for text, libvirt_conf, libvirt_user, confs, user in (
+            ('', '', None, ['/etc/ceph/ceph.conf'], ''),
+            ('', '/a.conf', 'nova', ['/a.conf'], 'nova'),
+            ('rbd_ceph_conf = /b.conf,/c.conf\nrbd_user = glance',
+             '/a.conf', 'nova', ['/b.conf', '/c.conf'], 'glance'),
+        ):
+            conf = mock.Mock(
+                glance=self._parse(text).glance,
+                libvirt=mock.Mock(images_rbd_ceph_conf=libvirt_conf,
+                                  rbd_user=libvirt_user))
+            self.assertEqual(confs, glance.ceph_confs(conf))
+            self.assertEqual(user, glance.ceph_user(conf))
+
+    def test_cluster(self) -> None:
+        for path, name in (
+            ('/etc/ceph/ceph.conf', 'ceph'),
+            ('/etc/ceph/site-1.conf', 'site-1'), ('a.b.conf', 'a.b'),
+            ('/x.conf/site.conf', 'site'), ('/x.conf/site', 'ceph'),
+            ('/etc/ceph/site.config', 'site'), ('/etc/ceph/site', 'ceph'),
+        ):
+            self.assertEqual(name, glance.ceph_cluster(path), path)
+
+
 @ddt.ddt
 class TestDeprecation(GlanceConfTestCase):
     def setUp(self) -> None:

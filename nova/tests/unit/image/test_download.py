@@ -39,9 +39,9 @@ from nova.image import glance
 from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
-import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import test_rbd
+from nova.tests.unit.image import test_rbd_run
 from nova.tests.unit.image import test_transfer
 
 RIGHT = test_transfer.noise(300_000)
@@ -1230,27 +1230,23 @@ class TestRbd(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        conf = os.path.join(self.useFixture(fixtures.TempDir()).path, 'conf')
-        pathlib.Path(conf).write_text(f'[global]\nfsid = {test_rbd.FSID}')
-        self.flags(enable_rbd_download=True, rbd_ceph_conf=[conf],
-                   group='glance')
+        self.useFixture(fixtures.MockPatchObject(rbd, '_known_fsids', {}))
+        self.flags(enable_rbd_download=True, group='glance')
         self.locate(RBD_URL)
 
-    def export(self, *args: ty.Any) -> test_rbd.FakeExport:
-        export = test_rbd.FakeExport(*args)
-        self.useFixture(
-            fixtures.MockPatchObject(nova.privsep.rbd, 'export', export))
-        return export
+    def export(self, *args: ty.Any) -> test_rbd_run.FakeStart:
+        return self.useFixture(test_rbd_run.FakeStart({
+            test_rbd.OF_CONF: test_rbd.fsid(test_rbd.FSID),
+            'rbd export': test_rbd_run.Program(*args)}))
 
     def test_success(self) -> None:
-        export = self.export(RIGHT)
+        fake = self.export(RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
         self.assertEqual(
-            ('images', uuids.image, 'snap'),
-            tuple(export.arguments[name]
-                  for name in ('pool', 'image', 'snapshot')))
+            (('rbd export',), 0, 'images', uuids.image, 'snap'),
+            fake.calls[-1])
         self.assertRegex(
             logs.output[-1],
             'fetched by rbd: 300000 bytes,.* verified by sha256$')
@@ -1261,29 +1257,29 @@ class TestRbd(DownloadTestCase):
         self.assert_fetched(by_http=True)
 
     def test_broken_location(self) -> None:
-        export = self.export(RIGHT)
+        fake = self.export(RIGHT)
         self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=True)
-        self.assertEqual({}, export.arguments)
+        self.assertEqual([], fake.calls)
         self.assertEqual(
             3, len([line for line in self.warnings(logs)
                     if 'not of the form' in line and uuids.image in line]))
 
     def test_export_fails(self) -> None:
-        self.export(RIGHT[:1000], 2, 'rbd: error opening image')
+        self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=True)
-        self.assertIn('rbd: error opening image', self.warnings(logs)[0])
+        self.assertIn('error opening image', self.warnings(logs)[0])
 
     def test_export_fails_and_http_too(self) -> None:
         self.export(b'', 110)
         self.glance.body = RIGHT[:1000]
         self.assert_fails(exception.CouldNotFetchImage, uuids.image)
 
-    def test_no_room_for_a_fifo(self) -> None:
+    def test_no_room_for_a_socket(self) -> None:
         self.export(RIGHT)
         with mock.patch('tempfile.mkdtemp', side_effect=OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC))):

@@ -188,7 +188,7 @@ class TestEvidence(testtools.TestCase):
         region.cloud.ceph.rbd = lambda *words: 'image-1\n'
         self.assertEqual(
             ['domain', 'instance directory', 'snapshot', 'unfinished file',
-             'FIFO', 'RBD image', 'process'],
+             'socket', 'RBD image', 'process'],
             [left.rpartition(' ')[0].removesuffix(' 4711,')
              for left in self.evidence.leftovers()])
 

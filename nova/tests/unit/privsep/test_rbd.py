@@ -1,862 +1,900 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The privileged half of a direct download, with a shell in place of rbd.
+"""The privileged side of a direct download, with a shell in place of Ceph.
 
-The real thing runs in the privsep daemon, which is never patched by eventlet.
+The real one runs in the privsep daemon, which eventlet never patches. These
+tests run as root, and make files, listeners and processes of other users.
 """
 
 from collections.abc import Callable
+import contextlib
 import errno
+import io
 import os
 import pathlib
 import shutil
-import signal
-import stat
-import time
+import struct
 import typing as ty
 from unittest import mock
 
 import fixtures
+from oslo_config import cfg
+from oslo_serialization import jsonutils
 
 from nova.image import transfer
 import nova.privsep.rbd
-import nova.privsep.rbd_errors
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit.image import test_transfer
 
-rbd_errors = nova.privsep.rbd_errors
+#: Uid, gid and groups of nova-compute; someone else; and no one at all.
+NOVA = (4001, 4002, 4003, 4004)
+ROOT = (0, 0)
+OTHER = 4005
+UNUSED = 65533
 
-ARGUMENTS: dict[str, ty.Any] = {
-    'command': 'export', 'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
-    'pool': 'images', 'image': 'cafe', 'snapshot': 'snap',
-    'connect_timeout': 5, 'stall_timeout': 60,
-}
-#: Arguments of a verified export.
-EXPORT = ARGUMENTS | {'verified': True}
-NOTHING_SAID = 0, '', ''
-GONE = -9, rbd_errors.Cause.READER_GONE, ''
-FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
-SENTENCE = 'rbd: error opening image: (5) Input/output error'
+IMAGE = '5ca1ab1e-0000-4000-8000-00000000cafe'
+NAMES: dict[str, ty.Any] = {
+    'pool': 'images', 'image': IMAGE, 'snapshot': 'snap'}
 BAD_NAMES = (
-    '', None, 7, b'images', '-', '--conf=/tmp/x', '-p', 'a/b', '/', 'a@b',
-    '@', 'a\nb', 'a\0b', '\x7f', 'a\u200bb', 'a\u202eb', '\udcff', 'a' * 256,
+    '', None, 7, b'images', ['images'], '-', '--conf=/tmp/x', '-p', 'a/b',
+    '/', 'a@b', '@', 'a\nb', 'a\0b', '\x7f', 'a' * 256, 'a' * 10_000_000,
 )
-BAD_PATHS = (
-    '', None, 7, b'/etc/ceph.conf', 'ceph.conf', './ceph.conf', '-',
-    '/etc/../etc/ceph.conf', '/etc//ceph.conf', '/etc/ceph/', '/etc/./x',
-    '/etc/ceph\n.conf', '/etc/\0',
-)
-# To Ceph these are several files, or a path of its own making.
-BAD_CONFS = ('/etc/a.conf,/tmp/b', '/etc/a.conf;/tmp/b', '/etc/a /tmp/b',
-             '/etc/$name.conf')
-BAD_USERS = ('nova,other', 'nova;x', 'a b', '$pid', '$name')
-#: Each is refused, in few words.
-ENORMOUS = ('x' * 10_000_000, b'x' * 10_000_000, ['x'] * 1_000_000,
-            '/' + 'x' * 10_000_000, 10 ** 3000)
-BAD_SECONDS = (0, -1, 24 * 60 * 60 + 1, 1.5, '5', None, True, float('inf'))
+SERVED_USER = nova.privsep.rbd._served_user
+OPEN = 'rbd: error opening image: (5) Input/output error'
+
+_CHAIN = ['setpriv', '--pdeathsig=KILL', 'timeout', '-k10', '86400',
+          'setpriv', '--no-new-privs', '--pdeathsig=KILL']
+# '65533' can be the name of a user with another ID, '+65533' cannot.
+AS_UNUSED = [*_CHAIN, '--reuid=+65533', '--regid=+65533', '--groups=+65533']
+AS_OTHER = [*_CHAIN, '--reuid=+4005', '--regid=+65533', '--groups=+65533']
+AS_NOVA = [*_CHAIN, '--reuid=+4001', '--regid=+4002',
+           '--groups=+4002,+4003,+4004']
+READS_ALL = [*AS_UNUSED, '--inh-caps=+dac_read_search',
+             '--ambient-caps=+dac_read_search']
+#: Whatever ceph.conf says: no logs, no hooks, no plugins.
+NOTHING_ELSE = ['--admin-socket=', '--log-file=', '--log-to-file=false',
+                '--plugin-dir=/', '--log-to-syslog=false', '--rbd-plugins=',
+                '--crush-location-hook=']
+OPTIONS = ['--cluster=site', *NOTHING_ELSE, '--client-mount-timeout=5',
+           '--rados-mon-op-timeout=5', '--rados-osd-op-timeout=3840',
+           '--id=nova']
+_OF_IMAGE = ['--pool=images', f'--image={IMAGE}']
+#: command -> what comes before, and after, the options above
+COMMANDS = {
+    'rbd export': (['rbd', 'export', '--path=-', '--no-progress'],
+                   ['--snap=snap', *_OF_IMAGE]),
+    'rbd export-diff': (['rbd', 'export-diff', '--path=-', '--no-progress'],
+                        ['--snap=snap', *_OF_IMAGE]),
+    'rbd info': (['rbd', 'info', '--format=json'], _OF_IMAGE),
+    'rbd snap ls': (['rbd', 'snap', 'ls', '--format=json'], _OF_IMAGE),
+    'rbd --version': (['rbd', '--version'], []),
+    'ceph fsid': (['ceph', 'fsid'], []),
+    'ceph-conf --show-config-value=fsid': (
+        ['ceph-conf', '--show-config-value=fsid'], []),
+}
 
 
-class NativeFixture(fixtures.Fixture):
+class PrivilegedSide(fixtures.Fixture):
     """Has the module work as in the daemon, also in a patched process."""
 
     def _setUp(self) -> None:
-        for name in ('os', 'select', 'subprocess', 'time'):
-            self.useFixture(fixtures.MockPatchObject(
-                nova.privsep.rbd, name, transfer.native(name)))
+        self.threads: list[ty.Any] = []
+        self.errors: list[BaseException] = []
+        self.useFixture(nova_fixtures.PrivsepFixture())
+        self.addCleanup(self._join)
+        for name in ('os', 'select', 'socket', 'subprocess'):
+            self._replace(name, transfer.native(name))
+        self._replace('threading', mock.Mock(Thread=self._make_thread))
+
+    def _replace(self, name: str, new: object) -> None:
+        self.useFixture(
+            fixtures.MockPatchObject(nova.privsep.rbd, name, new))
+
+    def _make_thread(
+        self, target: Callable[..., object], args: ty.Any, daemon: bool,
+    ) -> ty.Any:
+        def run() -> None:
+            try:
+                target(*args)
+            except BaseException as exc:
+                self.errors.append(exc)
+
+        assert daemon, 'The daemon would wait for it'
+        thread = transfer.native('threading').Thread(target=run, daemon=True)
+        self.threads.append(thread)
+        return thread
+
+    def _join(self) -> None:
+        for thread in self.threads:
+            thread.join(60)
+            assert not thread.is_alive(), 'A thread has not ended'
+        assert not self.errors, self.errors
 
 
-class Reader:
-    """Reads a FIFO in a thread of its own, until its end."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.content = b''
-        self._most: int | None = None
-        self._native = transfer.native('os')
-        self._thread = transfer.native('threading').Thread(target=self._read)
-
-    def start(self, hang_up_after: int | None = None) -> 'Reader':
-        """Start reading, up to so many bytes if told so."""
-        self._most = hang_up_after
-        self._thread.start()
-        return self
-
-    def close(self) -> bytes:
-        """Wait for the end; return all there was."""
-        self._thread.join()
-        return self.content
-
-    def _read(self) -> None:
-        poller = transfer.native('select').poll()
-        poller.register(self._fd)
-        # As long as there was no writer poll(2) waits, even for POLLHUP.
-        while self._most is None or len(self.content) < self._most:
-            poller.poll(60_000)
-            chunk = self._native.read(self._fd, 65536)
-            if not chunk:
-                break
-            self.content += chunk
-        self._native.close(self._fd)
-
-
-class PrivsepRbdTestCase(test.NoDBTestCase):
+class RbdTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(nova_fixtures.PrivsepFixture())
-        self.useFixture(NativeFixture())
+        if os.getuid():
+            self.skipTest('Only root can act for other users')
         self.useFixture(test_transfer.LeakCheck())
-        self.directory = self.useFixture(fixtures.TempDir()).path
-        self.fifo = os.path.join(self.directory, 'stream')
-        os.mkfifo(self.fifo)
+        self.side = self.useFixture(PrivilegedSide())
+        self.directory = os.path.realpath(
+            self.useFixture(fixtures.TempDir()).path)
+        self.conf = self.make_file('site.conf')
+        self.flags(rbd_ceph_conf=[self.conf], rbd_user='nova', group='glance')
+        self.user: tuple[int, ...] = NOVA
+        self.set('_served_user', lambda: self.user)
+        # What is above the directory of the test can belong to any user.
+        self.walk = nova.privsep.rbd._walk
+        self.set('_walk', self.walk_below_the_test)
 
     def set(self, name: str, new: object) -> None:
         self.useFixture(
             fixtures.MockPatchObject(nova.privsep.rbd, name, new))
 
+    def walk_below_the_test(
+        self, path: str, stack: contextlib.ExitStack,
+    ) -> tuple[int, dict[str, int]]:
+        fd, others = self.walk(path, stack)
+        return fd, {step: owner for step, owner in others.items()
+                    if step.startswith(self.directory)}
 
-class TestNames(test.NoDBTestCase):
-    def test_good(self) -> None:
-        for name in ('images', 'a', 'a' * 255, 'glance-images.ssd_1', '.mgr',
-                     'c0ffee00-0000-4000-8000-00000000cafe', 'a b', 'a%2Fb',
-                     'größe', 'a-', 'a,b', '\\', "'", '$HOME', '*'):
+    def make_file(
+        self, name: str, uid: int = 0, mode: int = 0o600, content: str = '',
+    ) -> str:
+        path = pathlib.Path(self.directory, name)
+        path.write_text(content)
+        path.chmod(mode)
+        os.chown(path, uid, uid)
+        return str(path)
+
+    def make_directory(
+        self, name: str, uid: int = 0, mode: int = 0o755,
+    ) -> str:
+        path = pathlib.Path(self.directory, name)
+        path.mkdir()
+        path.chmod(mode)
+        os.chown(path, uid, uid)
+        return str(path)
+
+    def listen(
+        self, user: tuple[int, ...], kind: str = 'SOCK_SEQPACKET',
+    ) -> tuple[str, ty.Any]:
+        """Return a socket that a process of this user listens on."""
+        socket = transfer.native('socket')
+        listener = socket.socket(socket.AF_UNIX, getattr(socket, kind))
+        self.addCleanup(listener.close)
+        address = os.path.join(self.directory, 'socket%d' % listener.fileno())
+        listener.bind(address)
+        # The kernel notes who calls listen(2).
+        if user == ROOT:
+            listener.listen()
+        else:
+            transfer.native('subprocess').run(
+                ['true'], preexec_fn=listener.listen, check=True,
+                user=user[0], group=user[1], extra_groups=user[2:])
+        listener.settimeout(60)
+        return address, listener
+
+    def start(
+        self, *commands: str, cluster: int = 0, **names: ty.Any,
+    ) -> ty.Any:
+        """Call the privileged side; return the caller's connection."""
+        address, listener = self.listen(self.user)
+        try:
+            self.answer = nova.privsep.rbd.start(
+                address, commands, cluster, **names)
+        except Exception:
+            listener.setblocking(False)
+            self.assertRaises(BlockingIOError, listener.accept)
+            self.assertEqual([], self.side.threads)
+            raise
+        connection, _address = listener.accept()
+        connection.settimeout(60)
+        self.addCleanup(connection.close)
+        return connection
+
+    def receive(self, connection: ty.Any) -> ty.Any:
+        """Return the next program's output, as a file, or None."""
+        # socket.recv_fds() ignores its flags.
+        message, ancillary, _flags, _address = connection.recvmsg(
+            4096, 100, transfer.native('socket').MSG_CMSG_CLOEXEC)
+        if not message:
+            return None
+        [(_level, _type, fd)] = ancillary
+        return open(struct.unpack('i', fd)[0], 'rb')
+
+    def outcomes(self, connection: ty.Any) -> list[tuple[bytes, list[ty.Any]]]:
+        """Return the output and the outcome of each program."""
+        results = []
+        while output := self.receive(connection):
+            with output:
+                content = output.read()
+            # The end of the output comes last.
+            connection.setblocking(False)
+            results.append((content, jsonutils.loads(connection.recv(4096))))
+            connection.settimeout(60)
+        return results
+
+
+class TestCommands(RbdTestCase):
+    """What is run, and as which user."""
+
+    def argvs(
+        self, *commands: str, cluster: int = 0,
+    ) -> list[list[str]]:
+        """Return the command lines that start() runs."""
+        ran = []
+        before = set(os.listdir('/proc/self/fd'))
+
+        def run(
+            argv: list[str], _stdout: int, fds: list[int], _connection: object,
+        ) -> tuple[int, str, str]:
+            for fd in set(os.listdir('/proc/self/fd')) - before:
+                with contextlib.suppress(OSError):
+                    self.assertFalse(os.get_inheritable(int(fd)))
+            replaced = {
+                '--conf=/proc/self/fd/%d' % fd:
+                '--conf=fd:' + os.readlink('/proc/self/fd/%d' % fd)
+                for fd in fds}
+            self.assertLessEqual(replaced.keys(), set(argv))
+            ran.append([replaced.get(word, word) for word in argv])
+            return 0, 'UNKNOWN', ''
+
+        with mock.patch.object(nova.privsep.rbd, '_run', run):
+            self.outcomes(self.start(*commands, cluster=cluster, **NAMES))
+        return ran
+
+    def test_all(self) -> None:
+        self.assertEqual(set(COMMANDS), set(nova.privsep.rbd._COMMANDS))
+        for uid, rights, conf in (
+            (0, READS_ALL, f'fd:{self.conf}'), (OTHER, AS_NOVA, self.conf),
+        ):
+            os.chown(self.conf, uid, uid)
+            for command, (words, rest) in COMMANDS.items():
+                self.assertEqual(
+                    [[*rights, *words, f'--conf={conf}', *OPTIONS, *rest]],
+                    self.argvs(command))
+
+    def test_rights(self) -> None:
+        directory = self.make_directory('etc')
+        conf = self.make_file('etc/site.conf')
+        self.flags(rbd_ceph_conf=[conf], group='glance')
+        by_conf = f'--conf={conf}'
+        for user, owners, mode, rights, answer in (
+            (NOVA, (0, 0), 0o600, READS_ALL, (UNUSED, '')),
+            (ROOT, (0, 0), 0o600, READS_ALL, (UNUSED, '')),
+            (NOVA, (0, NOVA[0]), 0o600, AS_NOVA, (NOVA[0], conf)),
+            (NOVA, (0, OTHER), 0o600, AS_NOVA, (NOVA[0], conf)),
+            (NOVA, (OTHER, 0), 0o600, AS_NOVA, (NOVA[0], directory)),
+            (NOVA, (0, 0), 0o666, AS_NOVA, (NOVA[0], conf)),
+            (ROOT, (0, OTHER), 0o600, AS_OTHER, (OTHER, conf)),
+            (ROOT, (OTHER, 0), 0o600, AS_OTHER, (OTHER, directory)),
+            (ROOT, (OTHER, OTHER), 0o600, AS_OTHER, (OTHER, directory)),
+            (ROOT, (OTHER, NOVA[0]), 0o600, AS_UNUSED, (UNUSED, directory)),
+            (ROOT, (0, OTHER), 0o666, AS_UNUSED, (UNUSED, conf)),
+            (ROOT, (0, 0), 0o666, AS_UNUSED, (UNUSED, conf)),
+        ):
+            self.user = user
+            os.chown(directory, owners[0], 0)
+            os.chown(conf, owners[1], 0)
+            os.chmod(conf, mode)
+            [argv] = self.argvs('ceph fsid')
+            where = by_conf if answer[1] else f'--conf=fd:{conf}'
+            self.assertEqual([*rights, 'ceph', 'fsid', where, *OPTIONS], argv)
+            self.assertEqual(answer, self.answer)
+
+    def test_nova_conf(self) -> None:
+        other = self.make_file('b.conf')
+        self.flags(rbd_ceph_conf=[self.conf, other], rbd_connect_timeout=7,
+                   rbd_stall_timeout=9, rbd_user='', group='glance')
+        for libvirt_user, stall, seconds, last in (
+            ('x', 9, 576, ['--id=x']), (None, 9, 576, []),
+            (None, 100_000, 86400, []),
+        ):
+            self.flags(rbd_user=libvirt_user, group='libvirt')
+            self.flags(rbd_stall_timeout=stall, group='glance')
+            [argv] = self.argvs('ceph fsid', cluster=1)
             self.assertEqual(
-                name, nova.privsep.rbd.check_name('pool', name))
+                [f'--conf=fd:{other}', '--cluster=b', *NOTHING_ELSE,
+                 '--client-mount-timeout=7', '--rados-mon-op-timeout=7',
+                 f'--rados-osd-op-timeout={seconds}', *last],
+                argv[argv.index('fsid') + 1:])
 
-    def test_bad(self) -> None:
-        for name in BAD_NAMES:
-            error = self.assertRaises(
-                ValueError, nova.privsep.rbd.check_name, 'the pool', name)
-            self.assertIn('the pool', str(error))
-            # The error goes to a log: it must not break lines there.
-            self.assertTrue(str(error).isprintable(), repr(name))
-
-
-class TestCommandLine(test.NoDBTestCase):
-    def command_line(self, **changes: ty.Any) -> list[str]:
-        return nova.privsep.rbd._command_line(**(ARGUMENTS | changes))
-
-    def test_all_of_it(self) -> None:
-        for command in ('export', 'export-diff'):
-            self.assertEqual(
-                ['setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
-                 '--inh-caps=-all',
-                 '--bounding-set=-all,+dac_read_search', '--',
-                 'rbd', command, '--conf', '/etc/ceph/ceph.conf',
-                 '--pool', 'images', '--image', 'cafe', '--id', 'nova',
-                 '--client-mount-timeout', '5',
-                 '--rados-mon-op-timeout', '5',
-                 '--rados-osd-op-timeout', '3840',
-                 '--admin-socket=', '--log-file=', '--log-to-file=false',
-                 '--snap', 'snap', '--path', '-', '--no-progress'],
-                self.command_line(command=command))
-
-    def test_without_user(self) -> None:
-        self.assertNotIn('--id', self.command_line(user=''))
-
-    def test_bad_values(self) -> None:
-        cases: list[tuple[str, ty.Any]] = [
-            ('command', command) for command in
-            ('import', 'rm', 'export --x', 'Export', '', None, 'ls')]
-        for name in ('pool', 'image', 'snapshot'):
-            cases += [(name, value) for value in BAD_NAMES]
-        cases += [('user', value) for value in BAD_NAMES + BAD_USERS
-                  if value != '']
-        cases += [('conf', value) for value in BAD_PATHS + BAD_CONFS]
-        for name in ('connect_timeout', 'stall_timeout'):
-            cases += [(name, value) for value in BAD_SECONDS]
-        for name, value in cases:
-            error = self.assertRaises(
-                ValueError, self.command_line, **{name: value})
-            self.assertTrue(str(error).isprintable(), repr(value))
-
-    def test_longest_times(self) -> None:
-        line = self.command_line(connect_timeout=1, stall_timeout=86400)
-        self.assertIn('1', line)
-        self.assertIn('86400', line)
-
-    def test_enormous_values(self) -> None:
-        for name in ARGUMENTS:
-            for value in ENORMOUS:
-                error = self.assertRaises(
-                    ValueError, self.command_line, **{name: value})
-                self.assertLess(len(str(error)), 300)
-
-
-class TestOpenFifo(PrivsepRbdTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.set('_OPEN_SECONDS', 0.1)
+    def test_at_most_five(self) -> None:
+        self.assertEqual(5, len(self.argvs(*['ceph fsid'] * 7)))
 
     def test_refused(self) -> None:
-        other = os.path.join(self.directory, 'other')
-        pathlib.Path(other).write_bytes(b'precious')
-        link = os.path.join(self.directory, 'link')
-        os.symlink(other, link)
-        fifo_link = os.path.join(self.directory, 'fifo link')
-        os.symlink(self.fifo, fifo_link)
-        # With a reader at its end, or else it would be refused for that.
-        reader = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
-        for path in (other, link, fifo_link, self.directory, '/dev/null'):
+        self.user = ROOT
+        cases: list[tuple[str, dict[str, ty.Any]]] = [
+            (command, {}) for command in (
+                'rbd import', 'rbd', 'rbd export --x', 'rbd rm', '', 'ls',
+                'RBD export', 'rbd export ')]
+        cases += [('ceph fsid', {'cluster': cluster})
+                  for cluster in (1, -2, 10 ** 6, None, 'x', 0.5)]
+        for command in ('rbd export', 'rbd export-diff', 'rbd info',
+                        'rbd snap ls'):
+            cases += [(command, {name: value})
+                      for name in NAMES for value in BAD_NAMES]
+            cases += [(command, {'image': value}) for value in (
+                'images', IMAGE + 'x', IMAGE[:-1], 'volume-' + IMAGE,
+                IMAGE + '\n', IMAGE.replace('-', ''))]
+        for command, changes in cases:
+            error = self.assertRaises(
+                (LookupError, TypeError, ValueError), self.start,
+                'rbd --version', command, **(NAMES | changes))
+            self.assertTrue(str(error).isprintable())
+            self.assertLess(len(str(error)), 400)
+        self.assertRaises(LookupError, self.start, *'rbd')
+
+    def test_pools(self) -> None:
+        self.flags(rbd_pool=['fast', 'images'], group='glance')
+        self.assertEqual(1, len(self.argvs('rbd info')))
+        self.flags(rbd_pool=['fast'], group='glance')
+        self.side.threads.clear()
+        for command in ('rbd export', 'rbd export-diff', 'rbd info',
+                        'rbd snap ls'):
             self.assertRaisesRegex(
-                ValueError, 'not a FIFO', nova.privsep.rbd._open_fifo, path)
-        self.assertEqual(b'precious', pathlib.Path(other).read_bytes())
+                ValueError, 'images', self.start, command, **NAMES)
 
-    def test_missing_is_not_made(self) -> None:
-        os.unlink(self.fifo)
-        self.assertRaises(
-            FileNotFoundError, nova.privsep.rbd._open_fifo, self.fifo)
-        self.assertEqual([], os.listdir(self.directory))
 
-    def test_nobody_reads(self) -> None:
-        error = self.assertRaises(
-            OSError, nova.privsep.rbd._open_fifo, self.fifo)
-        self.assertEqual(errno.ENXIO, error.errno)
+class TestListener(RbdTestCase):
+    """Where the output goes."""
 
-    def test_reader_comes_late(self) -> None:
-        self.set('_OPEN_SECONDS', 60)
-        readers: list[int] = []
+    def call(self, address: str) -> None:
+        try:
+            nova.privsep.rbd.start(address, ['ceph fsid'], 0)
+        finally:
+            self.assertEqual([], self.side.threads)
 
-        def pause(_seconds: float) -> None:
-            readers.append(os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK))
+    def test_of_another_user(self) -> None:
+        for user in ((OTHER, *NOVA[1:]), ROOT):
+            address, _listener = self.listen(user)
+            self.assertRaisesRegex(
+                PermissionError, 'another user', self.call, address)
 
-        with mock.patch.object(nova.privsep.rbd.time, 'sleep', pause):
-            fd = nova.privsep.rbd._open_fifo(self.fifo)
-        self.addCleanup(os.close, readers[0])
-        self.addCleanup(os.close, fd)
-        self.assertEqual(1, len(readers))
-        self.assertTrue(stat.S_ISFIFO(os.fstat(fd).st_mode))
-        self.assertTrue(os.get_blocking(fd))
-        self.assertFalse(os.get_inheritable(fd))
-
-    def test_exchanged_for_a_file_at_the_last_moment(self) -> None:
-        def exchange(
-            replace: Callable[[], object],
-        ) -> Callable[[str, int], int]:
-            real = os.open
-
-            def late(path: str, flags: int) -> int:
-                os.unlink(path)
-                replace()
-                self.assertFalse(flags & (os.O_CREAT | os.O_TRUNC))
-                return real(path, flags)
-
-            return late
-
-        other = os.path.join(self.directory, 'other')
-        pathlib.Path(other).write_bytes(b'precious')
-        for replace, error in (
-            (lambda: os.link(other, self.fifo), ValueError),
-            (lambda: os.symlink(other, self.fifo), OSError),
-            (lambda: None, FileNotFoundError),
+    def test_none(self) -> None:
+        os.mkfifo(os.path.join(self.directory, 'fifo'))
+        for address, error in (
+            (os.path.join(self.directory, 'none'), FileNotFoundError),
+            (self.conf, ConnectionRefusedError),
+            (os.path.join(self.directory, 'fifo'), ConnectionRefusedError),
+            (self.listen(NOVA, 'SOCK_STREAM')[0], OSError),
         ):
-            with (mock.patch.object(
-                      nova.privsep.rbd.os, 'open', exchange(replace)),
-                  mock.patch.object(nova.privsep.rbd.time, 'sleep') as sleep):
-                self.assertRaises(
-                    error, nova.privsep.rbd._open_fifo, self.fifo)
-            # Only for a reader it is worth waiting.
-            sleep.assert_not_called()
-            self.assertEqual(b'precious', pathlib.Path(other).read_bytes())
-            if os.path.lexists(self.fifo):
-                os.unlink(self.fifo)
-            os.mkfifo(self.fifo)
+            self.assertRaises(error, self.call, address)
+
+    def test_not_waited_for(self) -> None:
+        """The call returns even if the listener accepts no connection."""
+        address, listener = self.listen(NOVA)
+        listener.listen(0)
+        socket = transfer.native('socket')
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as first:
+            first.connect(address)
+            self.assertRaises(BlockingIOError, self.call, address)
+
+    def test_no_thread(self) -> None:
+        """No descriptor is left open, and the caller need not wait."""
+        address, listener = self.listen(NOVA)
+        threading = mock.Mock()
+        threading.Thread.return_value.start.side_effect = RuntimeError('full')
+        self.set('threading', threading)
+        self.assertRaisesRegex(RuntimeError, 'full', self.call, address)
+        connection, _address = listener.accept()
+        with connection:
+            connection.settimeout(60)
+            self.assertEqual(b'', connection.recv(9))
 
 
-class TestCephConf(PrivsepRbdTestCase):
-    """It can name libraries for rbd to load, so it has to be root's."""
+class TestWalk(RbdTestCase):
+    """Who can change a file, or put another one in its place."""
 
-    def test_roots(self) -> None:
-        for path in ('/etc/passwd', '/'):
-            nova.privsep.rbd._check_roots_own(path)
+    def steps(self, path: str) -> tuple[str, dict[str, int]]:
+        """Return the path of the file found, and who can change what."""
+        with contextlib.ExitStack() as stack:
+            fd, others = self.walk_below_the_test(path, stack)
+            self.assertFalse(os.get_inheritable(fd))
+            return self._name(os.readlink('/proc/self/fd/%d' % fd)), {
+                self._name(step): owner for step, owner in others.items()}
 
-    def test_others_can_write(self) -> None:
-        conf = os.path.join(self.directory, 'ceph.conf')
-        pathlib.Path(conf).touch()
-        for mode in (0o666, 0o664, 0o662):
-            os.chmod(conf, mode)
-            self.assertRaisesRegex(
-                ValueError, 'must belong to root',
-                nova.privsep.rbd._check_roots_own, conf)
+    def _name(self, path: str) -> str:
+        return path.removeprefix(self.directory).removeprefix('/')
 
-    def test_others_can_write_to_its_directory(self) -> None:
-        self.set('os', mock.Mock(
-            wraps=nova.privsep.rbd.os, path=os.path,
-            lstat=lambda path: mock.Mock(
-                st_uid=0,
-                st_mode={'/': 0o40755, '/open': 0o40777,
-                         '/tmp': 0o41777}.get(path, 0o100644))))
-        nova.privsep.rbd._check_roots_own('/tmp/ceph.conf')
-        self.assertRaisesRegex(
-            ValueError, '/open must belong to root',
-            nova.privsep.rbd._check_roots_own, '/open/ceph.conf')
+    def assert_steps(self, path: str, **others: int) -> None:
+        """Check steps below etc, where '_' stands for '/'."""
+        found, steps = self.steps(os.path.join(self.directory, path))
+        self.assertEqual('etc/ceph/ceph.conf', found)
+        self.assertEqual(
+            {'/'.join(['etc', *step.split('_')]).removesuffix('/top'): owner
+             for step, owner in others.items()}, steps)
 
-    def test_owner_is_somebody_else(self) -> None:
-        self.set('os', mock.Mock(
-            wraps=nova.privsep.rbd.os, path=os.path,
-            lstat=lambda path: mock.Mock(
-                st_uid=42 if path == '/home/nova' else 0,
-                st_mode=0o40755)))
-        self.assertRaisesRegex(
-            ValueError, '/home/nova must belong to root',
-            nova.privsep.rbd._check_roots_own, '/home/nova/ceph.conf')
-
-    def test_link_to_a_file_of_another_user(self) -> None:
-        """The link itself, and the directories above it, are root's."""
-        home = os.path.join(os.path.realpath(self.directory), 'home')
-        os.mkdir(home)
-        link = os.path.join(self.directory, 'ceph.conf')
-        os.symlink(os.path.join(home, 'ceph.conf'), link)
-        self.set('os', mock.Mock(
-            wraps=nova.privsep.rbd.os, path=os.path,
-            lstat=lambda path: mock.Mock(
-                st_uid=42 if path == home else 0, st_mode=0o40755)))
-        self.assertRaisesRegex(
-            ValueError, f'{home} must belong to root',
-            nova.privsep.rbd._check_roots_own, link)
-
-    def test_nothing_is_run(self) -> None:
-        conf = os.path.join(self.directory, 'ceph.conf')
-        pathlib.Path(conf).touch()
-        os.chmod(conf, 0o666)
-        with mock.patch.object(nova.privsep.rbd, '_Child') as child:
-            self.assertRaises(
-                ValueError, nova.privsep.rbd.export, self.fifo,
-                **(EXPORT | {'conf': conf}))
-        child.assert_not_called()
-
-    def test_missing(self) -> None:
-        self.assertRaises(
-            FileNotFoundError, nova.privsep.rbd._check_roots_own,
-            os.path.join(self.directory, 'ceph.conf'))
-
-
-class TestExport(PrivsepRbdTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fixtures.MockPatchObject(
-            nova.privsep.rbd, '_check_roots_own'))
+        self.etc = self.make_directory('etc')
+        self.ceph = self.make_directory('etc/ceph', mode=0o700)
+        self.file = self.make_file('etc/ceph/ceph.conf', mode=0o644)
+        self.path = 'etc/ceph/ceph.conf'
 
-    def export(
-        self, script: str, reader: Reader | None = None, **changes: ty.Any,
-    ) -> rbd_errors.Outcome:
-        """Export, with a shell script in the place of rbd."""
-        with mock.patch.object(
-                nova.privsep.rbd, '_command_line',
-                return_value=['sh', '-c', script]):
-            try:
-                return nova.privsep.rbd.export(
-                    self.fifo, **(EXPORT | changes))
-            finally:
-                if reader is not None:
-                    reader.close()
+    def test_roots(self) -> None:
+        self.assert_steps(self.path)
 
-    def reader(self, hang_up_after: int | None = None) -> Reader:
-        return Reader(self.fifo).start(hang_up_after)
+    def test_owner(self) -> None:
+        for path, step in ((self.etc, 'top'), (self.ceph, 'ceph'),
+                           (self.file, 'ceph_ceph.conf')):
+            os.chown(path, OTHER, 0)
+            self.assert_steps(self.path, **{step: OTHER})
+            os.chown(path, 0, OTHER)
+            self.assert_steps(self.path)
 
-    def test_output_arrives(self) -> None:
-        reader = self.reader()
-        self.assertEqual(NOTHING_SAID, self.export('echo some bytes', reader))
-        self.assertEqual(b'some bytes\n', reader.content)
+    def test_first_step_comes_first(self) -> None:
+        for path in (self.file, self.etc, self.ceph):
+            os.chown(path, OTHER, 0)
+        _found, steps = self.steps(self.file)
+        self.assertEqual(['etc', 'etc/ceph', 'etc/ceph/ceph.conf'],
+                         list(steps))
 
-    def test_more_than_the_pipe_holds(self) -> None:
-        reader = self.reader()
-        self.assertEqual(
-            NOTHING_SAID, self.export('head -c 3000000 /dev/zero', reader))
-        self.assertEqual(3_000_000, reader.content.count(0))
-        self.assertEqual(3_000_000, len(reader.content))
+    def test_writable(self) -> None:
+        for path, step in ((self.etc, 'top'), (self.ceph, 'ceph'),
+                           (self.file, 'ceph_ceph.conf')):
+            mode = os.stat(path).st_mode
+            for more in (0o020, 0o002, 0o022):
+                os.chmod(path, mode | more)
+                self.assert_steps(self.path, **{step: UNUSED})
+            os.chmod(path, mode)
 
-    def test_nothing_to_write(self) -> None:
-        reader = self.reader()
-        self.assertEqual(NOTHING_SAID, self.export('true', reader))
-        self.assertEqual(b'', reader.content)
+    def test_sticky_directory(self) -> None:
+        os.chmod(self.ceph, 0o1777)
+        self.assert_steps(self.path)
+        os.chown(self.file, OTHER, 0)
+        self.assert_steps(self.path, **{'ceph_ceph.conf': OTHER})
+        os.chown(self.ceph, NOVA[0], 0)
+        self.assert_steps(self.path, ceph=NOVA[0],
+                          **{'ceph_ceph.conf': OTHER})
+        # The bit means something else in a file.
+        os.chown(self.ceph, 0, 0)
+        os.chown(self.file, 0, 0)
+        os.chmod(self.file, 0o1666)
+        self.assert_steps(self.path, **{'ceph_ceph.conf': UNUSED})
 
-    def test_status_and_what_it_said(self) -> None:
-        reader = self.reader()
-        self.assertEqual(
-            (2, '', SENTENCE), self.export(
-                f'echo half; echo "{SENTENCE}" >&2; exit 2', reader))
-        self.assertEqual(b'half\n', reader.content)
+    def test_hard_link(self) -> None:
+        os.link(self.file, os.path.join(self.directory, 'other'))
+        self.assert_steps(self.path, **{'ceph_ceph.conf': UNUSED})
 
-    def test_success_returns_no_messages(self) -> None:
-        self.assertEqual(NOTHING_SAID, self.export(
-            f'echo "{SENTENCE}" >&2', self.reader()))
+    def link(self, target: str, name: str = 'etc/link', uid: int = 0) -> None:
+        path = os.path.join(self.directory, name)
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.symlink(target, path)
+        os.chown(path, uid, uid, follow_symlinks=False)
 
-    def test_died_of_a_signal(self) -> None:
-        self.assertEqual(
-            (-6, '', SENTENCE), self.export(
-                f'echo "{SENTENCE}" >&2; kill -ABRT $$', self.reader()))
+    def test_links(self) -> None:
+        self.make_directory('etc/a')
+        for target in (
+            self.file, 'ceph/ceph.conf', 'ceph//ceph.conf',
+            './ceph/./ceph.conf', '../etc/ceph/ceph.conf',
+            'a/../ceph/ceph.conf', f'/proc/self/root/{self.file}',
+            f'//{self.file}',
+        ):
+            self.link(target)
+            self.assert_steps('etc/link')
+        for target in (self.ceph, 'ceph', 'ceph/', 'ceph//', '../etc/ceph/',
+                       '.', './', self.directory):
+            self.link(target)
+            rest = {'.': 'ceph/', './': 'ceph/',
+                    self.directory: 'etc/ceph/'}.get(target, '')
+            self.assert_steps(f'etc/link/{rest}ceph.conf')
+            self.assert_steps(f'etc//link///{rest}ceph.conf')
+            self.assert_steps(f'etc/../etc/link/./{rest}ceph.conf')
 
-    def test_says_very_much(self) -> None:
-        self.assertEqual(
-            (5, rbd_errors.Cause.REFUSED, SENTENCE), self.export(
-                'yes 0123456789 | head -c 1100000 >&2; '
-                'echo 2026 handle_auth_bad_method >&2; '
-                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
+    def test_relative(self) -> None:
+        """The caller can choose the daemon's working directory."""
+        os.chown(self.ceph, OTHER, 0)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.ceph)
+        self.assertRaises(FileNotFoundError, self.steps, 'ceph.conf')
+        self.assertEqual(('etc/ceph/ceph.conf', {'etc/ceph': OTHER}),
+                         self.steps(self.file[1:]))
 
-    def test_says_what_is_in_a_keyring(self) -> None:
-        key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
-        self.assertEqual(
-            (5, rbd_errors.Cause.BAD_KEY, SENTENCE), self.export(
-                f'echo "auth: failed to decode key \'{key}\'" >&2; '
-                f'echo "rbd: no such key {key}, sorry" >&2; '
-                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
+    def test_link_of_another_user(self) -> None:
+        self.link('ceph/ceph.conf', uid=OTHER)
+        self.assert_steps('etc/link', link=OTHER)
+        os.chmod(self.etc, 0o1777)
+        self.assert_steps('etc/link', link=OTHER)
+        self.link('ceph/ceph.conf')
+        self.assert_steps('etc/link')
+        os.chmod(self.etc, 0o777)
+        self.assert_steps('etc/link', top=UNUSED)
 
-    def test_names_of_the_caller_pass(self) -> None:
-        pool = 'glanceimagesofthefastcluster'
-        line = f"rbd: error opening pool '{pool}': (5) Input/output error"
-        script = f'echo "{line}" >&2; exit 5'
-        self.assertEqual(
-            (5, '', line), self.export(script, self.reader(), pool=pool))
+    def test_chain_of_links_through_another_user(self) -> None:
+        """Both ends are root's, and so is the directory of each."""
+        home = self.make_directory('etc/home', uid=OTHER)
+        self.make_directory('etc/home/sub')
+        for target in (f'{home}/link', 'home/link', 'ceph/../home/link',
+                       f'{home}/sub/link', 'home/sub/../link'):
+            self.link(target)
+            for name in ('etc/home/link', 'etc/home/sub/link'):
+                self.link(self.file, name)
+            self.assert_steps('etc/link', home=OTHER)
+        self.link('home/sub/../../ceph/ceph.conf')
+        self.assert_steps('etc/link', home=OTHER)
 
-    def test_unknown_name_does_not_pass(self) -> None:
-        line = 'rbd: error glanceimagesofthefast: (5) Input/output error'
-        self.assertEqual((5, '', ''), self.export(
-            f'echo "{line}" >&2; exit 5', self.reader()))
+    def test_not_a_file(self) -> None:
+        self.link('etc/link')
+        self.link('link2', 'etc/link1')
+        self.link('link1', 'etc/link2')
+        self.link('/', 'etc/root')
+        os.mkfifo(os.path.join(self.directory, 'etc/fifo'))
+        for path, error in (
+            ('etc', ValueError), ('etc/', ValueError), ('', ValueError),
+            ('etc/fifo', ValueError), ('etc/link1', ValueError),
+            ('etc/root', ValueError), ('etc/ceph/ceph.conf/', ValueError),
+            ('etc/link', FileNotFoundError), ('etc/none', FileNotFoundError),
+            ('etc/none/../ceph/ceph.conf', FileNotFoundError),
+            ('etc/ceph/ceph.conf/..', NotADirectoryError),
+            ('etc/fifo/x', NotADirectoryError),
+        ):
+            self.assertRaises(
+                error, self.steps, os.path.join(self.directory, path))
+        self.assertRaises(ValueError, self.steps, '/dev/null')
+        self.assertRaises(ValueError, self.steps, '/')
 
-    def test_says_one_line_longer_than_is_kept(self) -> None:
-        # The beginning of the line is lost, so its end could be anything.
-        self.assertEqual((5, '', ''), self.export(
-            f'head -c 16384 /dev/zero | tr "\\0" S >&2; echo "{SENTENCE}" '
-            '>&2; exit 5', self.reader()))
+    def test_special_filesystems(self) -> None:
+        for path, steps in (
+            (f'/proc/self/root{self.file}',
+             {'/proc', f'/proc/{os.getpid()}', '/proc/self',
+              f'/proc/{os.getpid()}/root'}),
+            (f'/proc/{os.getpid()}/cmdline',
+             {'/proc', f'/proc/{os.getpid()}',
+              f'/proc/{os.getpid()}/cmdline'}),
+        ):
+            with contextlib.ExitStack() as stack:
+                _fd, others = self.walk(path, stack)
+            self.assertEqual(dict.fromkeys(steps, UNUSED), {
+                step: owner for step, owner in others.items()
+                if step.startswith('/proc')})
 
-    def test_cut_at_the_beginning_of_a_message(self) -> None:
-        # The last 16 KiB are kept. They begin with the end of a line, which
-        # looks like a complete error message.
-        filler = 16384 - len(SENTENCE) - 1
-        for before, said in (('', SENTENCE), ('x', '')):
-            self.assertEqual((5, '', said), self.export(
-                f'printf "%s%s\\n" "{before}" "{SENTENCE}" >&2; '
-                f'head -c {filler} /dev/zero | tr "\\0" S >&2; exit 5',
-                self.reader()), before)
+    def test_mounts(self) -> None:
+        fd = os.open(self.file, os.O_PATH)
+        self.addCleanup(os.close, fd)
+        status = os.fstat(fd)
+        around = (b'13 1 0:1 / / rw,idmapped - ext4 a rw\n%s'
+                  b'123 1 0:1 / / rw - fuse a\n'
+                  b'1 12 12:12 / /12 rw - fuse 12 rw\n')
+        for line, owner in (
+            (b'12 1 8:1 / / rw,noatime - ext4 /dev/a rw\n', 0),
+            (b'12 1 8:1 /a\\040-\\040b /mnt rw shared:1 master:2 - xfs a rw\n',
+             0),
+            # Users choose names, and the kernel only escapes white space.
+            (b'12 1 8:1 /\xff /a\rb rw - ext4 /dev/a rw\n', 0),
+            (b'99 1 0:9 / /a\r12 rw - fuse a rw\n'
+             b'12 1 8:1 / / rw - ext4 /dev/a rw\n', 0),
+            (b'99 1 0:9 / /\xff rw - fuse a rw\n'
+             b'12 1 8:1 / / rw - ext4 /dev/a rw\n', 0),
+            (b'12 1 8:1 / /unidmapped rw - ext4 /dev/idmapped rw\n', 0),
+            (b'12 1 8:1 / / rw,idmapped - ext4 /dev/a rw\n', UNUSED),
+            (b'12 1 8:1 / / rw,idmapped,noatime shared:1 - xfs a\n', UNUSED),
+            (b'12 1 0:9 / /mnt rw - fuse.sshfs ext4 rw\n', UNUSED),
+            (b'12 1 0:9 / /ext4 rw shared:1 - fuse - rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - fuseblk x rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - proc x rw\n', UNUSED),
+            (b'12 1 0:9 / / rw - nfs4 x rw\n', UNUSED), (b'', UNUSED),
+        ):
+            files = {'/proc/self/fdinfo/%d' % fd: b'pos:\t0\nflags:\t012100000'
+                     b'\nmnt_id:\t12\nino:\t7\n',
+                     '/proc/self/mountinfo': around % line}
 
-    def test_says_what_is_no_text(self) -> None:
-        self.assertEqual(
-            (5, '', SENTENCE), self.export(
-                "printf 'rbd: a\\377b: (5) Input/output error\\n' >&2; "
-                f'echo "{SENTENCE}" >&2; exit 5', self.reader()))
+            def open_fake(path: str, mode: str = 'r') -> ty.IO[ty.Any]:
+                content = io.BytesIO(files[path])
+                return (content if 'b' in mode
+                        else io.TextIOWrapper(content, 'utf-8'))
 
-    def test_closes_stderr_early(self) -> None:
-        reader = self.reader()
-        real = nova.privsep.rbd._Child._read_stderr
-        calls = []
+            with mock.patch.object(
+                    nova.privsep.rbd, 'open', open_fake, create=True):
+                self.assertEqual(
+                    owner, nova.privsep.rbd._owner(fd, status), str(line))
 
-        def count(child: nova.privsep.rbd._Child) -> bool:
-            calls.append(child)
-            return real(child)
+    def test_what_was_checked_is_what_is_read(self) -> None:
+        pathlib.Path(self.file).write_text('checked')
+        with contextlib.ExitStack() as stack:
+            fd, _others = self.walk(self.file, stack)
+            os.unlink(self.file)
+            self.make_file('etc/ceph/ceph.conf', content='other')
+            self.assertEqual('checked', pathlib.Path(
+                '/proc/self/fd/%d' % fd).read_text())
 
-        with mock.patch.object(
-                nova.privsep.rbd._Child, '_read_stderr', count):
+
+class TestServedUser(RbdTestCase):
+    """The process that the daemon serves, as the kernel knows it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(SERVED_USER.cache_clear)
+
+    def find(self, *arguments: str) -> tuple[int, ...]:
+        """Ask a daemon that was started with these arguments."""
+        conf = cfg.ConfigOpts()
+        # As oslo_privsep.daemon.helper_main() does; a fork has no such option.
+        if arguments:
+            conf.register_cli_opt(cfg.StrOpt('privsep_sock_path'))
+        conf(args=arguments, project='privsep')
+        SERVED_USER.cache_clear()
+        with mock.patch.object(nova.privsep.rbd, 'CONF', conf):
+            found = SERVED_USER()
+        # The path and the parent process need not be there any more.
+        self.assertEqual(found, SERVED_USER())
+        return found
+
+    def connect(self, address: str) -> None:
+        socket = transfer.native('socket')
+        channel = socket.socket(socket.AF_UNIX)
+        self.addCleanup(channel.close)
+        channel.connect(address)
+
+    def test_channel(self) -> None:
+        socket = transfer.native('socket')
+        with contextlib.ExitStack() as others:
+            for pair in (socket.socketpair(), os.pipe()):
+                for each in pair:
+                    others.callback(
+                        os.close if isinstance(each, int) else
+                        ty.cast(ty.Any, socket.socket).close, each)
+            others.enter_context(socket.socket(socket.AF_INET))
+            others.enter_context(
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            self.connect(self.listen(ROOT, 'SOCK_STREAM')[0])
+            for user in (NOVA, NOVA[:2], (OTHER, 7, 8)):
+                address, _listener = self.listen(user, 'SOCK_STREAM')
+                self.connect(address)
+                self.connect(self.listen(ROOT, 'SOCK_STREAM')[0])
+                arguments = ('--config-file', self.conf,
+                             '--privsep_sock_path', address)
+                self.assertEqual(user, self.find(*arguments))
+                # oslo.privsep removes it soon.
+                os.unlink(address)
+                self.assertEqual(user, self.find(*arguments))
+
+    def test_standard_input(self) -> None:
+        """The user of sudo chooses it."""
+        address, _listener = self.listen((OTHER, 7), 'SOCK_STREAM')
+        socket = transfer.native('socket')
+        stdin = os.dup(0)
+        self.addCleanup(os.close, stdin)
+        self.addCleanup(os.dup2, stdin, 0)
+        with socket.socket(socket.AF_UNIX) as fake:
+            fake.connect(address)
+            os.dup2(fake.fileno(), 0)
+        self.assertRaisesRegex(
+            PermissionError, 'does not know its user', self.find,
+            '--config-file', self.conf, '--privsep_sock_path', address)
+
+    def test_nova_conf(self) -> None:
+        address, _listener = self.listen(NOVA, 'SOCK_STREAM')
+        self.connect(address)
+        path = '--privsep_sock_path', address
+        for arguments in (('--config-file', self.conf),
+                          ('--config-dir', self.directory)):
+            self.assertEqual(NOVA, self.find(*arguments, *path))
+        self.assertRaisesRegex(
+            PermissionError, 'no nova.conf: add --config-file', self.find,
+            *path)
+
+    def test_no_channel(self) -> None:
+        address, _listener = self.listen(NOVA, 'SOCK_STREAM')
+        self.connect(self.listen(ROOT, 'SOCK_STREAM')[0])
+        self.assertRaisesRegex(
+            PermissionError, 'does not know its user', self.find,
+            '--config-file', self.conf, '--privsep_sock_path', address)
+
+    def test_fork(self) -> None:
+        with transfer.native('subprocess').Popen(
+                ['sh', '-c', 'echo; exec cat'], stdin=-1, stdout=-1,
+                user=NOVA[0], group=NOVA[1]) as parent:
+            parent.stdout.read(1)
+            with mock.patch.object(
+                    nova.privsep.rbd.os, 'getppid', return_value=parent.pid):
+                self.assertEqual(NOVA[:2], self.find())
+
+    def test_refusal(self) -> None:
+        self.set('_served_user', mock.Mock(side_effect=PermissionError('no')))
+        self.assertRaisesRegex(PermissionError, 'no', self.start, 'ceph fsid')
+
+
+class ProgramsTestCase(RbdTestCase):
+    """Scripts in place of the programs."""
+
+    def run_scripts(self, *scripts: str) -> ty.Any:
+        """Start these; return the caller's connection."""
+        commands = {'sh' + ' -u' * number: ['-c', script, 'sh']
+                    for number, script in enumerate(scripts)}
+        self.set('_COMMANDS', commands)
+        return self.start(*commands, **NAMES)
+
+    def results(self, *scripts: str) -> list[tuple[bytes, list[ty.Any]]]:
+        return self.outcomes(self.run_scripts(*scripts))
+
+    def hang_up(self, script: str, first: str = 'echo $$') -> None:
+        """Close the connection; the process that is printed first ends."""
+        connection = self.run_scripts(f'{first}; {script}')
+        output = self.receive(connection)
+        pid = os.pidfd_open(int(output.readline()))
+        self.addCleanup(os.close, pid)
+        connection.close()
+        poller = transfer.native('select').poll()
+        poller.register(pid, transfer.native('select').POLLIN)
+        self.assertTrue(poller.poll(60_000), 'It was not killed')
+        output.close()
+        self.side._join()
+
+
+class TestPrograms(ProgramsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.set('_rights', lambda _user, _owners: (0, []))
+
+    def test_output_and_outcome(self) -> None:
+        success = [0, 'UNKNOWN', '']
+        self.assertEqual([(b'bytes\n', success)], self.results('echo bytes'))
+        large, *others = self.results(
+            'head -c 3000000 /dev/zero', 'true', f'echo "{OPEN}" >&2; echo 2')
+        self.assertEqual((3_000_000, success), (large[0].count(0), large[1]))
+        self.assertEqual([(b'', success), (b'2\n', success)], others)
+        self.assertEqual([], self.outcomes(self.start(**NAMES)))
+
+    def test_stops_at_the_first_failure(self) -> None:
+        failure = f'echo half; echo "{OPEN}" >&2; '
+        for end, status in (('exit 2', 2), ('kill -ABRT $$', -6)):
             self.assertEqual(
-                (3, '', SENTENCE), self.export(
-                    f'echo "{SENTENCE}" >&2; exec 2>&-; sleep 0.2; exit 3',
-                    reader))
-        # To look at a closed pipe over and over would cost a whole CPU.
-        self.assertLess(len(calls), 10)
+                [(b'1\n', [0, 'UNKNOWN', '']),
+                 (b'half\n', [status, 'UNKNOWN', 'error opening image'])],
+                self.results('echo 1', failure + end, 'echo 3'))
 
-    def test_a_grandchild_keeps_stderr_open(self) -> None:
-        reader = self.reader()
-        outcome = self.export(
-            f'sleep 600 >&2 & echo $!; echo "{SENTENCE}" >&2; exit 3')
-        self.assertEqual((3, '', SENTENCE), outcome)
-        os.kill(int(reader.close()), 9)
-
-    def test_program_is_not_there(self) -> None:
-        reader = self.reader()
-        with mock.patch.object(
-                nova.privsep.rbd, '_command_line',
-                return_value=['/no/such/program']):
-            self.assertRaises(FileNotFoundError, nova.privsep.rbd.export,
-                              self.fifo, **EXPORT)
-        self.assertEqual(b'', reader.close())
-
-    def test_rbd_is_not_installed(self) -> None:
-        reader = self.reader()
-        empty = os.path.join(self.directory, 'bin')
-        os.mkdir(empty)
-        setpriv = shutil.which(
-            'setpriv', path=nova.privsep.rbd.ENVIRONMENT['PATH'])
-        assert setpriv is not None, 'util-linux is missing'
-        os.symlink(setpriv, os.path.join(empty, 'setpriv'))
-        self.set('ENVIRONMENT', {'PATH': empty})
-        line = ['setpriv', '--pdeathsig', 'KILL', '--', 'rbd', 'export']
-        with mock.patch.object(nova.privsep.rbd, '_command_line',
-                               return_value=line):
-            outcome = nova.privsep.rbd.export(self.fifo, **EXPORT)
-        reader.close()
-        self.assertEqual((127, rbd_errors.Cause.NOT_RUN, ''), outcome)
-
-    def test_reader_hangs_up_on_a_child_that_writes(self) -> None:
-        reader = self.reader(hang_up_after=10)
-        outcome = self.export('exec cat /dev/zero', reader)
-        # By whichever comes first: its own SIGPIPE, or ours.
-        self.assertIn(outcome[0], (-13, -9))
-        self.assertEqual('', outcome[2])
-
-    def test_reader_hangs_up_on_a_child_that_does_not_write(self) -> None:
-        reader = self.reader(hang_up_after=1)
+    def test_closes_its_output_early(self) -> None:
         self.assertEqual(
-            GONE, self.export('echo $$; exec sleep 600', reader))
-        # Gone, and not a zombie either.
-        self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
+            [(b'half\n', [3, 'UNKNOWN', 'error opening image'])],
+            self.results('echo half; exec >&-; sleep 0.1; '
+                         f'echo "{OPEN}" >&2; exit 3'))
 
-    def test_hangs_in_the_kernel(self) -> None:
-        # There no signal reaches it, which a test cannot have.
-        self.set('_KILLED_SECONDS', 0.1)
-        reader = self.reader(hang_up_after=1)
-        with mock.patch.object(nova.privsep.rbd.os, 'killpg') as killpg:
-            outcome = self.export('echo $$; exec sleep 600', reader)
-        pid = int(reader.content)
-        killpg.assert_called_once_with(pid, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        self.assertEqual((-9, rbd_errors.Cause.STUCK, ''), outcome)
+    def test_prints_much_more_than_is_kept(self) -> None:
+        refused = 'echo handle_auth_bad_method >&2; '
+        for script, cause in (
+            ('yes 0123456789 | head -c 1100000 >&2; ' + refused, 'REFUSED'),
+            (refused + 'head -c 16384 /dev/zero >&2; ', 'UNKNOWN'),
+        ):
+            self.assertEqual(
+                [(b'', [5, cause, 'error opening image'])],
+                self.results(script + f'echo "{OPEN}" >&2; exit 5'))
 
-    def test_its_children_are_killed_with_it(self) -> None:
-        reader = self.reader(hang_up_after=1)
-        self.export('sleep 600 & echo $!; wait', reader)
-        self._wait_until_dead(int(reader.content))
+    def test_caller_hangs_up(self) -> None:
+        for script in ('exec cat /dev/zero', 'exec sleep 600',
+                       'exec >&-; exec sleep 600',
+                       "trap '' HUP INT TERM PIPE; exec sleep 600"):
+            self.hang_up(script)
 
-    def test_reader_hangs_up_on_a_child_that_ignores_signals(self) -> None:
-        reader = self.reader(hang_up_after=1)
-        outcome = self.export(
-            "trap '' HUP INT TERM PIPE; echo $$; while :; do sleep 1; done",
-            reader)
-        self.assertEqual(GONE, outcome)
+    def test_caller_hangs_up_on_children(self) -> None:
+        self.hang_up('wait', first='sleep 600 & echo $!')
 
-    def test_time_is_up(self) -> None:
-        reader = self.reader()
-        outcome = self.export(
-            f'echo before; echo "{SENTENCE}" >&2; exec sleep 600', reader,
-            time_limit=1)
-        self.assertEqual(
-            (-9, rbd_errors.Cause.TOO_LONG, SENTENCE), outcome)
-        self.assertEqual(b'before\n', reader.content)
-
-    def test_watching_fails(self) -> None:
-        reader = self.reader(hang_up_after=1)
+    def test_no_descriptors(self) -> None:
+        """The caller finds the connection closed."""
         with mock.patch.object(
-                nova.privsep.rbd._Child, '_read_stderr',
-                side_effect=OSError(errno.EIO, 'stderr')):
-            self.assertRaisesRegex(
-                OSError, 'stderr', self.export,
-                'echo $$; echo >&2; exec sleep 600', reader)
-        self.assertRaises(ProcessLookupError, os.kill, int(reader.content), 0)
+                nova.privsep.rbd.socket, 'socketpair',
+                side_effect=OSError(errno.EMFILE, 'Too many open files')):
+            connection = self.run_scripts('true')
+            self.assertIsNone(self.receive(connection))
+            self.side._join()
 
-    def test_bad_values_run_nothing(self) -> None:
-        with mock.patch.object(nova.privsep.rbd, '_Child') as child:
-            for name, value in (
-                ('pool', 'a/b'), ('image', '-x'), ('snapshot', 'a@b'),
-                ('user', '../x'), ('conf', 'x'), ('command', 'rm'),
-                ('connect_timeout', 0), ('stall_timeout', '60'),
-                ('time_limit', 0), ('time_limit', 86401),
-                ('verified', 1), ('verified', None), ('verified', 'yes'),
-            ):
-                self.assertRaises(
-                    ValueError, nova.privsep.rbd.export, self.fifo,
-                    **(EXPORT | {name: value}))
-            for path in BAD_PATHS:
-                self.assertRaises(
-                    ValueError, nova.privsep.rbd.export, path, **EXPORT)
-            child.assert_not_called()
-
-    def test_a_file_is_never_touched(self) -> None:
-        os.unlink(self.fifo)
-        self.assertRaises(FileNotFoundError, self.export, 'echo x')
-        self.assertEqual([], os.listdir(self.directory))
-        pathlib.Path(self.fifo).write_bytes(b'precious')
-        before = os.stat(self.fifo)
-        self.assertRaises(ValueError, self.export, 'echo x')
-        self.assertEqual(b'precious', pathlib.Path(self.fifo).read_bytes())
-        after = os.stat(self.fifo)
-        self.assertEqual((before.st_ino, before.st_mtime_ns, before.st_mode),
-                         (after.st_ino, after.st_mtime_ns, after.st_mode))
-
-    def test_what_the_child_starts_with(self) -> None:
-        """A known environment, and no more descriptors than it needs."""
+    def test_what_the_program_starts_with(self) -> None:
         secret = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, secret)
         os.set_inheritable(secret, True)
-        reader = self.reader()
+        stdin = os.dup(0)
+        self.addCleanup(os.close, stdin)
+        self.addCleanup(os.dup2, stdin, 0)
+        os.dup2(secret, 0)
         with mock.patch.dict(os.environ, {'CEPH_ARGS': '--conf /tmp/x'}):
-            self.export('umask; pwd; env; readlink /proc/$$/fd/0; '
-                        'ls /proc/$$/fd; cut -d " " -f 6 /proc/$$/stat; '
-                        'echo $$', reader)
-        lines = reader.content.decode().split('\n')
-        self.assertEqual(['0077', '/'], lines[:2])
-        self.assertIn('/dev/null', lines)
-        known = {'PATH', 'LC_ALL', 'PWD', 'OLDPWD', 'SHLVL', '_'}
-        names = {line.split('=')[0] for line in lines if '=' in line}
-        self.assertEqual(set(), names - known)
-        fds = [line for line in lines if line in map(str, range(100))]
-        self.assertEqual(['0', '1', '2'], fds)
-        # A session of its own: it can be killed as a whole.
-        self.assertEqual(lines[-2], lines[-3])
+            [(output, outcome)] = self.results(
+                'umask; pwd; readlink /proc/$$/fd/0; ls /proc/$$/fd | xargs; '
+                'cut -d " " -f 6 /proc/$$/stat; echo $$; echo $1; env')
+        self.assertEqual([0, 'UNKNOWN', ''], outcome)
+        umask, cwd, source, fds, session, pid, conf, *env = \
+            output.decode().splitlines()
+        self.assertEqual(('0077', '/', '/dev/null', pid),
+                         (umask, cwd, source, session))
+        self.assertEqual({'0', '1', '2', conf.rpartition('/')[2]},
+                         set(fds.split()))
+        known = {'PATH': '/usr/local/bin:/usr/bin:/bin',
+                 'LC_ALL': 'C.UTF-8', 'PWD': '/'}
+        self.assertLessEqual({f'{k}={v}' for k, v in known.items()}, set(env))
+        self.assertLessEqual({line.split('=')[0] for line in env},
+                             {*known, 'OLDPWD', 'SHLVL', '_'})
 
-    def _wait_until_dead(self, pid: int) -> None:
-        """Its new parent may take a moment to bury it."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                state = pathlib.Path('/proc/%d/stat' % pid).read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                return
-            if state.rpartition(')')[2].split()[0] == 'Z':
-                return
-            time.sleep(0.01)
-        self.fail('%d is still there' % pid)
+    def test_setpriv_is_missing(self) -> None:
+        self.set('_rights', lambda _user, _owners: (0, ['setpriv']))
+        self.set('_ENVIRONMENT', {'PATH': self.directory})
+        self.assertEqual(
+            [(b'', [2, 'NO_SETPRIV', ''])], self.results('true', 'true'))
+        self.make_file('setpriv')
+        self.assertEqual([(b'', [13, 'NO_SETPRIV', ''])],
+                         self.results('true'))
 
-
-class TestUnverified(PrivsepRbdTestCase):
-    """An export fails if the snapshot disappears during it."""
-
-    BEFORE = ('{"block_name_prefix": "rbd_data.1"}',
-              '[{"name": "other", "id": 3}, {"name": "snap", "id": 4}]')
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.useFixture(fixtures.MockPatchObject(
-            nova.privsep.rbd, '_check_roots_own'))
-        # A shell script replaces the program that runs rbd.
-        self.program = pathlib.Path(self.directory, 'setpriv')
-        self.set('_CONFINED', (str(self.program),))
-
-    def answer(self, info: str, snapshots: str) -> None:
-        """Set the answers of ``rbd info`` and ``rbd snap ls``."""
-        for name, text in (('info', info), ('snap', snapshots)):
-            pathlib.Path(self.directory, name).write_text(text)
-
-    def export(
-        self, script: str = 'echo bytes', after: tuple[str, str] = BEFORE,
-        **changes: ty.Any,
-    ) -> rbd_errors.Outcome:
-        """Export; Ceph's answers change during the export."""
-        for name, text in zip(('info', 'snap'), after):
-            pathlib.Path(self.directory, f'{name}.new').write_text(text)
-        self.program.write_text(
-            '#!/bin/sh\n'
-            f'cd {self.directory}; echo "$*" >> commands; shift\n'
-            'case $1 in\n'
-            'export*) ' + script + '; status=$?\n'
-            'for name in info snap; do mv $name.new $name; done\n'
-            'exit $status;;\n'
-            '*) [ -s $1 ] || { echo "' + SENTENCE + '" >&2; exit 5; }\n'
-            'cat $1;;\n'
-            'esac\n')
-        self.program.chmod(0o755)
-        reader = Reader(self.fifo).start()
-        try:
-            return nova.privsep.rbd.export(
-                self.fifo, **(EXPORT | {'verified': False} | changes))
-        finally:
-            self.content = reader.close()
-
-    def commands(self) -> list[str]:
-        """Return the commands that were run, without their options."""
-        path = pathlib.Path(self.directory, 'commands')
-        text = path.read_text() if path.exists() else ''
-        return [line.partition(' --')[0] for line in text.splitlines()]
-
-    def test_undisturbed(self) -> None:
-        for command in ('export', 'export-diff'):
-            self.answer(*self.BEFORE)
-            self.assertEqual(NOTHING_SAID, self.export(command=command))
-            self.assertEqual(b'bytes\n', self.content)
-            self.assertEqual(
-                ['rbd info', 'rbd snap ls', f'rbd {command}', 'rbd info',
-                 'rbd snap ls'], self.commands()[-5:])
-
-    def test_verified_export_needs_no_lookup(self) -> None:
-        self.assertEqual(NOTHING_SAID, self.export(verified=True))
-        self.assertEqual(['rbd export'], self.commands())
-
-    def test_lookup_commands(self) -> None:
-        self.answer(*self.BEFORE)
-        self.export()
-        info, listing = pathlib.Path(
-            self.directory, 'commands').read_text().splitlines()[:2]
-        options = (
-            ' --conf /etc/ceph/ceph.conf --pool images --image cafe '
-            '--id nova --client-mount-timeout 5 --rados-mon-op-timeout 5 '
-            '--rados-osd-op-timeout 3840 --admin-socket= --log-file= '
-            '--log-to-file=false --format json')
-        self.assertEqual(('rbd info' + options, 'rbd snap ls' + options),
-                         (info, listing))
-
-    def test_snapshot_deleted_or_replaced(self) -> None:
-        info, listing = self.BEFORE
-        for after in (
-            (info, '[]'), (info, '[{"name": "other", "id": 4}]'),
-            (info, '[{"name": "snap", "id": 5}]'),
-            ('{"block_name_prefix": "rbd_data.2"}', listing),
-            (info, 'null'), (info, '{}'), (info, '[null]'), (info, '['),
-            ('{}', listing), ('[]', listing), ('x', listing),
-            (info, '[{"name": "snap", "id": 4}, {"name": "snap", "id": 4}]'),
+    def test_no_process(self) -> None:
+        for error, status in (
+            (BlockingIOError(errno.EAGAIN, 'Resource unavailable'), 11),
+            (OSError(errno.ENOMEM, 'Cannot allocate memory'), 12),
+            (OSError('PermissionError'), 1),
         ):
-            self.answer(*self.BEFORE)
-            self.assertEqual(
-                (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
-                self.export(after=after), str(after))
-            self.assertEqual(b'bytes\n', self.content)
-
-    def test_lookup_fails_after_the_export(self) -> None:
-        info, listing = self.BEFORE
-        for after in (('', listing), (info, '')):
-            self.answer(*self.BEFORE)
-            self.assertEqual(
-                (5, rbd_errors.Cause.SNAPSHOT_LOST, SENTENCE),
-                self.export(after=after))
-
-    def test_nothing_to_compare_with(self) -> None:
-        # Both lookups agree, but neither finds the snapshot.
-        for info, listing in (('{}', '[]'), (self.BEFORE[0], '[]'),
-                              ('{}', self.BEFORE[1])):
-            self.answer(info, listing)
-            self.assertEqual(
-                (0, rbd_errors.Cause.SNAPSHOT_LOST, ''),
-                self.export(after=(info, listing)))
-
-    def test_lookup_fails_before_the_export(self) -> None:
-        info, listing = self.BEFORE
-        for before, ran in ((('', listing), 1), ((info, ''), 2)):
-            self.answer(*before)
-            pathlib.Path(self.directory, 'commands').unlink(missing_ok=True)
-            self.assertEqual((5, '', SENTENCE), self.export())
-            self.assertEqual(ran, len(self.commands()))
-            self.assertEqual(b'', self.content)
-
-    def test_export_fails(self) -> None:
-        self.answer(*self.BEFORE)
-        self.assertEqual(
-            (5, '', SENTENCE),
-            self.export(f'(echo "{SENTENCE}" >&2; exit 5)'))
-        self.assertEqual(3, len(self.commands()))
-
-    def test_long_answer(self) -> None:
-        # The answer is longer than the buffer of a pipe.
-        many = ','.join('{"name": "s%d", "id": %d}' % (number, number)
-                        for number in range(10, 5000))
-        answer = self.BEFORE[0], '[%s,{"name":"snap","id":4}]' % many
-        self.answer(*answer)
-        self.assertEqual(NOTHING_SAID, self.export(after=answer))
-
-    def test_reader_closes_during_the_lookup(self) -> None:
-        self.answer(*self.BEFORE)
-        self.program.write_text(
-            f'#!/bin/sh\necho >{self.fifo}; exec sleep 600\n')
-        self.program.chmod(0o755)
-        reader = Reader(self.fifo).start(hang_up_after=1)
-        self.assertEqual(GONE, nova.privsep.rbd.export(
-            self.fifo, **(EXPORT | {'verified': False})))
-        reader.close()
-
-    def test_time_limit_during_the_lookup(self) -> None:
-        self.answer(*self.BEFORE)
-        self.program.write_text('#!/bin/sh\nexec sleep 600\n')
-        self.program.chmod(0o755)
-        reader = Reader(self.fifo).start()
-        self.assertEqual(
-            (-9, rbd_errors.Cause.TOO_LONG, ''), nova.privsep.rbd.export(
-                self.fifo, time_limit=1, **(EXPORT | {'verified': False})))
-        reader.close()
+            self.set('subprocess', mock.Mock(
+                Popen=mock.Mock(side_effect=error)))
+            self.assertEqual([(b'', [status, 'UNKNOWN', ''])],
+                             self.results('true'))
 
 
-class TestFsid(PrivsepRbdTestCase):
-    """The other thing that a cluster can be asked for."""
+class TestRealRights(ProgramsTestCase):
+    """The programs run through setpriv and timeout."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.conf = self.useFixture(fixtures.MockPatchObject(
-            nova.privsep.rbd, '_check_roots_own')).mock
-        # A shell script in the place of what would run ceph.
-        self.program = pathlib.Path(self.directory, 'setpriv')
+    STATUS = ("grep -E '^(Uid|Gid|Groups|Cap[IPEA]|NoNewPrivs)' "
+              '/proc/self/status')
 
-    def fsid(self, script: str = '', **changes: ty.Any) -> rbd_errors.Outcome:
-        self.program.write_text('#!/bin/sh\n' + script)
-        self.program.chmod(0o755)
-        self.set('_CONFINED', (str(self.program),))
-        return nova.privsep.rbd.fsid(**{
-            'conf': '/etc/ceph/ceph.conf', 'user': 'nova',
-            'connect_timeout': 5, **changes})
+    def status(self) -> dict[str, list[str]]:
+        [(output, outcome)] = self.results(self.STATUS)
+        self.assertEqual([0, 'UNKNOWN', ''], outcome)
+        return {name.strip(':'): values for name, *values in
+                map(str.split, output.decode().splitlines())}
 
-    def test_answer(self) -> None:
-        self.assertEqual((0, '', FSID), self.fsid(f'echo {FSID}'))
-        self.conf.assert_called_once_with('/etc/ceph/ceph.conf')
-
-    def test_answer_is_not_an_fsid(self) -> None:
-        for answer in ('hunter2', '', FSID + 'x', f'{FSID} {FSID}',
-                       "$(printf '\\377')"):
-            self.assertEqual((0, rbd_errors.Cause.NO_FSID, ''),
-                             self.fsid(f'echo "{answer}"'))
-
-    def output_of(self, script: str, **changes: ty.Any) -> str:
-        """Return the output of a script that runs in place of ceph."""
-        path = pathlib.Path(self.directory, 'output')
-        self.assertEqual((0, '', FSID), self.fsid(
-            f'({script}) > {path}; echo {FSID}', **changes))
-        return path.read_text()
-
-    def test_what_is_run(self) -> None:
-        self.assertEqual(
-            'ceph --conf /etc/ceph/ceph.conf --id nova '
-            '--connect-timeout 5 --admin-socket= --log-file= '
-            '--log-to-file=false fsid\n', self.output_of('echo "$@"'))
-        self.assertEqual(
-            'ceph --conf /etc/ceph/ceph.conf --connect-timeout 5 '
-            '--admin-socket= --log-file= --log-to-file=false fsid\n',
-            self.output_of('echo "$@"', user=''))
-
-    def test_confined(self) -> None:
-        self.assertEqual(
-            ('setpriv', '--no-new-privs', '--pdeathsig', 'KILL',
-             '--inh-caps=-all', '--bounding-set=-all,+dac_read_search', '--'),
-            nova.privsep.rbd._CONFINED)
-        out = self.output_of('env; umask; pwd; ls -l /proc/self/fd')
-        lines = out.splitlines()
-        for line in ('LC_ALL=C.UTF-8', '0077', '/'):
-            self.assertIn(line, lines)
-        self.assertNotIn('HOME=', out)
-        self.assertNotIn(self.directory + '/', out.replace(
-            str(self.program), '').replace(f'{self.directory}/output', ''))
-
-    def test_failure(self) -> None:
-        key = 'AQBsecretSECRETsecretSECRETsecretSECRETse=='
-        self.assertEqual(
-            (22, rbd_errors.Cause.BAD_KEY, ''), self.fsid(
-                f'echo "failed to decode key \'{key}\'" >&2; '
-                'echo "[errno 22] RADOS invalid argument (error connecting '
-                'to the cluster)" >&2; exit 1'))
-
-    def test_asked_again_if_the_cause_is_missing(self) -> None:
-        count = pathlib.Path(self.directory, 'count')
-        script = (f'echo >> {count}; [ $(wc -l < {count}) -lt %d ] || '
-                  'echo "no keyring found" >&2; exit 13')
-        for told_at, cause, attempts in ((1, 'no-keyring', 1),
-                                         (3, 'no-keyring', 3), (4, '', 3)):
-            count.unlink(missing_ok=True)
-            self.assertEqual((13, cause, ''), self.fsid(script % told_at))
-            self.assertEqual(attempts, len(count.read_text()))
-
-    def test_takes_too_long(self) -> None:
-        self.set('_KILLED_SECONDS', -0.9)
-        self.assertEqual(
-            (-9, rbd_errors.Cause.TOO_LONG, ''),
-            self.fsid('exec sleep 60', connect_timeout=1))
-
-    def test_bad_arguments(self) -> None:
-        for changes in (
-            {'conf': 'ceph.conf'}, {'conf': '/etc/../ceph.conf'},
-            {'conf': '/etc/ceph.conf,/tmp/x'}, {'conf': '/etc/$name'},
-            {'conf': '--conf'}, {'conf': None}, {'user': '-x'},
-            {'user': 'a/b'}, {'user': 'a@b'}, {'user': 'a b'},
-            {'connect_timeout': 0}, {'connect_timeout': '5'},
-            {'connect_timeout': 1.5},
+    def test_rights(self) -> None:
+        for user, owner, ids, groups, capability in (
+            (NOVA, 0, [UNUSED, UNUSED], [UNUSED], '0' * 15 + '4'),
+            (NOVA, OTHER, NOVA[:2], NOVA[1:], '0' * 16),
+            (ROOT, OTHER, [OTHER, UNUSED], [UNUSED], '0' * 16),
         ):
-            self.assertRaises(
-                ValueError, self.fsid, f'touch {self.directory}/run',
-                **changes)
-        self.conf.side_effect = ValueError
-        self.assertRaises(ValueError, self.fsid,
-                          f'touch {self.directory}/run')
-        self.assertFalse(os.path.exists(f'{self.directory}/run'))
+            self.user = user
+            os.chown(self.conf, owner, 0)
+            status = self.status()
+            self.assertEqual(
+                {'Uid': [str(ids[0])] * 4, 'Gid': [str(ids[1])] * 4,
+                 'Groups': sorted(map(str, groups)), 'NoNewPrivs': ['1'],
+                 **{name: [capability] for name in
+                    ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')}}, status)
+
+    def test_reads_files_of_root_and_writes_none(self) -> None:
+        pathlib.Path(self.conf).write_text('mine')
+        [(output, outcome)] = self.results(
+            f'cat "${{1#--conf=}}"; echo x > {self.conf}')
+        self.assertEqual((b'mine', 2), (output, outcome[0]))
+
+    def test_caller_hangs_up(self) -> None:
+        for owner in (0, OTHER):
+            os.chown(self.conf, owner, 0)
+            for script in ('exec cat /dev/zero',
+                           "trap '' HUP INT TERM PIPE; exec sleep 600"):
+                self.hang_up(script)
+
+    def test_limit(self) -> None:
+        self.set('_LONGEST_RUN', 1)
+        self.assertEqual(
+            [(b'before\n', [124, 'UNKNOWN', ''])],
+            self.results('echo before; exec sleep 600', 'echo after'))
+
+    def test_missing_programs(self) -> None:
+        folder = self.make_directory('bin')
+        self.set('_ENVIRONMENT', {'PATH': folder, 'LC_ALL': 'C.UTF-8'})
+        for name, cause in ((None, 'NO_SETPRIV'),
+                            ('setpriv', 'NOT_INSTALLED'),
+                            ('timeout', 'NOT_INSTALLED')):
+            if name:
+                program = shutil.which(name)
+                assert program is not None, name
+                os.symlink(program, os.path.join(folder, name))
+            [(_output, outcome)] = self.results('true')
+            self.assertEqual(cause, outcome[1])
+
+    def test_old_setpriv(self) -> None:
+        self.set('_rights', lambda _user, _owners: (
+            0, ['setpriv', '--no-such-option']))
+        self.assertEqual([(b'', [1, 'OLD_SETPRIV', ''])],
+                         self.results('true'))
+
+    def test_not_permitted(self) -> None:
+        self.set('_rights', lambda _user, _owners: (0, [
+            'setpriv', '--bounding-set=-setuid', 'setpriv', '--reuid=7']))
+        [(_output, outcome)] = self.results('true')
+        self.assertEqual('NOT_PERMITTED', outcome[1])

@@ -4,14 +4,13 @@
 
 import contextlib
 import os
-import shutil
+import re
 import tempfile
 import typing as ty
 from unittest import mock
 
 from castellan.common import exception as castellan_exc
 from castellan import key_manager
-from oslo_concurrency import processutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context as nova_context
@@ -26,9 +25,9 @@ from nova.image.command import login
 from nova.image import glance
 from nova.image import locations
 from nova.image import rbd
+from nova.image import rbd_run
 from nova.image import transfer
 import nova.privsep
-import nova.privsep.rbd
 import nova.privsep.utils
 from nova import test
 from nova.tests.unit.image import test_rbd
@@ -38,6 +37,7 @@ FSID = test_rbd.FSID
 CONF = '/etc/ceph/ceph.conf'
 URL = f'rbd://{FSID}/images/{uuids.image}/snap'
 Verdict = findings.Verdict
+Cause = rbd_run.Cause
 
 
 class CheckTestCase(test.NoDBTestCase):
@@ -52,7 +52,7 @@ class CheckTestCase(test.NoDBTestCase):
         return patch.start()
 
     def make(self, check: ty.Callable[..., findings.Finding],
-             *arguments: str) -> findings.Finding:
+             *arguments: ty.Any) -> findings.Finding:
         found = findings.make('Name', lambda: check(self.known, *arguments))
         self.assertEqual('Name', found.check)
         # Whoever reads that something is wrong is told what to do.
@@ -63,7 +63,7 @@ class CheckTestCase(test.NoDBTestCase):
 
     def assert_found(
         self, verdict: findings.Verdict, detail: str, remedy: str,
-        check: ty.Callable[..., findings.Finding], *arguments: str,
+        check: ty.Callable[..., findings.Finding], *arguments: ty.Any,
     ) -> None:
         found = self.make(check, *arguments)
         self.assertEqual(verdict, found.verdict, repr(found))
@@ -91,7 +91,7 @@ class TestOrder(CheckTestCase):
                     self.replace(module, name, side_effect=ZeroDivisionError)
         found = list(checks.run(None))
         self.assertEqual(
-            ['Configuration', 'Options', 'Programs', 'Privileged helper',
+            ['Configuration', 'Options', 'Privileged helper', 'Programs',
              'ceph.conf', 'Cluster', 'ceph.conf', 'Cluster', 'Credentials',
              'Glance', 'Location', 'Allowed', 'Read from Ceph', 'Key manager',
              'Image cache', 'Free space'], [one.check for one in found])
@@ -124,26 +124,6 @@ class TestHost(CheckTestCase):
                               check_host.check_options)
             # The other checks need one that Nova takes.
             self.assertIsInstance(glance.active_handlers(), dict)
-
-    def test_programs(self) -> None:
-        there = {'rbd', 'ceph', 'setpriv'}
-        self.replace(shutil, 'which', side_effect=lambda name, path:
-                     f'/usr/bin/{name}' if name in there else None)
-        run = self.replace(processutils, 'execute',
-                           return_value=('ceph version 16\n', ''))
-        self.assert_found(Verdict.OK, '^/usr/bin/rbd, ceph version 16$', '^$',
-                          check_host.check_programs)
-        run.side_effect = processutils.ProcessExecutionError(
-            exit_code=127, stderr='librbd.so.1: not found')
-        self.assert_found(Verdict.FAILED, 'librbd.so.1', 'again',
-                          check_host.check_programs)
-        there -= {'rbd', 'ceph'}
-        self.assert_found(Verdict.FAILED, ': rbd, ceph$',
-                          '^Install ceph-common.$', check_host.check_programs)
-        there.clear()
-        self.assert_found(
-            Verdict.FAILED, 'setpriv', 'Install ceph-common, util-linux',
-            check_host.check_programs)
 
     def test_helper(self) -> None:
         start = self.replace(nova.privsep.sys_admin_pctxt, 'start')
@@ -202,83 +182,116 @@ class TestHost(CheckTestCase):
 class TestCeph(CheckTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.conf = self.replace(rbd, 'read_fsid', return_value=FSID)
-        self.mine = self.replace(nova.privsep.rbd, 'check_conf')
-        self.fsid = self.replace(
-            nova.privsep.rbd, 'fsid', return_value=(0, '', FSID))
+        self.conf = self.replace(rbd, 'read_conf', return_value=FSID)
+        self.fsid = self.replace(rbd, 'ask_cluster', return_value=FSID)
+        self.run_program = self.replace(
+            rbd, 'run', return_value=b'ceph version 16\n')
+        run = self.replace(rbd_run, 'Run').return_value
+        run.__enter__.return_value.rights = 'as the user nova'
         self.known.privileged = True
         self.flags(rbd_user='nova', rbd_connect_timeout=7, group='glance')
 
+    def failure(self, cause: rbd_run.Cause) -> rbd_run.RunError:
+        return rbd_run.RunError(rbd_run.explain(cause), 1, cause)
+
+    def test_programs(self) -> None:
+        self.assert_found(Verdict.OK, '^ceph version 16$', '^$',
+                          check_ceph.check_programs)
+        self.run_program.assert_called_once_with(0, 'rbd --version')
+        for cause, remedy in (
+            (Cause.NOT_INSTALLED, 'Install ceph-common .*, util-linux'),
+            (Cause.NO_SETPRIV, 'util-linux 2.33 or newer'),
+            (Cause.OLD_SETPRIV, 'util-linux 2.33 or newer'),
+            (Cause.NOT_PERMITTED, 'AppArmor or SELinux'),
+            (Cause.NOT_RUN, 'ceph-common again'),
+        ):
+            self.run_program.side_effect = self.failure(cause)
+            self.assert_found(Verdict.FAILED, re.escape(rbd_run.explain(
+                cause)), remedy, check_ceph.check_programs)
+        self.run_program.side_effect = transfer.SourceError(
+            reason='No such file')
+        self.assert_found(Verdict.SKIPPED, 'No such file', '^$',
+                          check_ceph.check_programs)
+        self.known.privileged = False
+        self.assert_found(Verdict.SKIPPED, 'without the privileged', '^$',
+                          check_ceph.check_programs)
+
     def test_conf(self) -> None:
-        self.assert_found(Verdict.OK, f'^{CONF}, fsid {FSID}$', '^$',
-                          check_ceph.check_conf, CONF)
-        self.assertEqual({CONF: FSID}, self.known.fsids)
+        self.assert_found(
+            Verdict.OK, f'^{CONF}, fsid {FSID}; rbd runs as the user nova$',
+            '^$', check_ceph.check_conf, 0)
+        self.assertEqual({0: FSID}, self.known.fsids)
+        self.conf.return_value = ''
+        self.assert_found(
+            Verdict.OK, f'^{CONF}, without an fsid, so Nova asks the cluster; '
+            'rbd runs as the user nova$', '^$', check_ceph.check_conf, 0)
+        self.assertEqual({0: ''}, self.known.fsids)
 
     def test_bad_conf(self) -> None:
-        for replaced, failure, detail, remedy in (
-            (self.conf, FileNotFoundError(2, 'No such file'),
-             f'cannot read {CONF}: No such file', 'Put the ceph.conf'),
-            (self.conf, ValueError('no fsid found'),
-             f'{CONF}: no fsid found', 'name the fsid'),
-            (self.mine, ValueError('ceph.conf: must belong to root'),
-             'must belong to root', 'belong to root'),
+        for failure, detail, remedy in (
+            (transfer.SourceError(reason=f'{CONF} failed: No such file'),
+             f'{CONF} failed: No such file', 'Put the ceph.conf.*--debug'),
+            (self.failure(Cause.BAD_CONF),
+             f'^{CONF}: ceph.conf cannot be read or parsed$',
+             f'Run "rbd --conf {CONF} ls" as root'),
+            (self.failure(Cause.NOT_INSTALLED), 'not installed',
+             'Install ceph-common'),
         ):
-            replaced.side_effect = failure
+            self.conf.side_effect = failure
             self.assert_found(Verdict.FAILED, detail, remedy,
-                              check_ceph.check_conf, CONF)
-            replaced.side_effect = None
+                              check_ceph.check_conf, 0)
         self.assertEqual({}, self.known.fsids)
         self.assert_found(Verdict.SKIPPED, 'without its ceph.conf', '^$',
-                          check_ceph.check_cluster, CONF)
+                          check_ceph.check_cluster, 0)
         self.fsid.assert_not_called()
-
-    def test_cluster(self) -> None:
-        self.known.fsids[CONF] = FSID
-        self.assert_found(Verdict.OK, f'^{FSID} answers client.nova$', '^$',
-                          check_ceph.check_cluster, CONF)
-        self.fsid.assert_called_once_with(
-            conf=CONF, user='nova', connect_timeout=7)
-        self.assertEqual({FSID}, self.known.answering)
 
     def test_no_helper(self) -> None:
-        self.known.privileged, self.known.fsids[CONF] = False, FSID
+        self.known.privileged = False
         self.assert_found(Verdict.SKIPPED, 'without the privileged', '^$',
-                          check_ceph.check_cluster, CONF)
-        self.fsid.assert_not_called()
+                          check_ceph.check_conf, 0)
+        self.conf.assert_not_called()
+
+    def test_cluster(self) -> None:
+        for known in (FSID, ''):
+            self.known.fsids[0] = known
+            self.assert_found(Verdict.OK, f'^{FSID} answers client.nova$',
+                              '^$', check_ceph.check_cluster, 0)
+        self.fsid.assert_called_with(0)
+        self.assertEqual({FSID}, self.known.answering)
 
     def test_bad_cluster(self) -> None:
-        self.known.fsids[CONF] = FSID
-        for outcome, detail, remedy in (
-            ((127, 'not-run', ''), '^ceph is not installed on this host',
-             'Install ceph-common'),
-            ((-9, 'too-long', ''), '^no monitor answered within 7 seconds$',
-             'mon host'),
-            ((1, 'no-answer', ''), '^no monitor answered within 7 seconds$',
-             'mon host'),
-            ((22, 'no-monitor', ''), 'mon host .* yields no address$',
-             f'Correct {CONF}. Run "rbd --conf {CONF} ls"'),
-            ((1, 'bad-conf', ''), '^client.nova cannot connect: ceph.conf '
-             'cannot be parsed$', f'Correct {CONF}'),
-            ((22, 'new-key', ''), 'ceph auth rotate client.nova', 'Upgrade'),
-            ((13, 'refused', ''),
-             r'^client.nova cannot connect: ceph fsid ended with status 13 '
-             r'\(Permission denied\): the monitors refuse client.nova',
-             'ceph auth get client.nova'),
-            ((5, 'bad-key', ''), 'the key cannot be decoded$',
-             'ceph auth get client.nova'),
-            ((5, '', ''), r'status 5 \(Input/output error\)$',
-             'ceph auth get client.nova'),
-            ((0, 'no-fsid', ''), 'its answer is not an fsid$',
-             'ceph auth get client.nova'),
-            ((0, '', test_rbd.OTHER_FSID),
-             f'leads to the cluster {test_rbd.OTHER_FSID}', 'Correct fsid'),
+        self.flags(rbd_ceph_conf=['/etc/ceph/site-1.conf'], group='glance')
+        conf = '/etc/ceph/site-1.conf'
+        self.known.fsids[0], self.known.rights[0] = FSID, 'as the user nova'
+        keyring = (f'keyring that {conf} names .*by default '
+                   '/etc/ceph/site-1.client.nova.keyring.* has the key.*'
+                   'rbd reads it as the user nova.$')
+        for cause, detail, remedy in (
+            (Cause.NO_ANSWER, '^no monitor answered within 7 seconds$',
+             f'mon host in {conf}'),
+            (Cause.NO_MONITOR, 'mon host .* yields no address$',
+             f'Correct {conf}. Run "rbd --conf {conf} ls"'),
+            (Cause.BAD_CONF, '^client.nova cannot connect: ceph.conf ',
+             f'Correct {conf}'),
+            (Cause.NEW_KEY, 'too old for it', 'Upgrade ceph-common'),
+            (Cause.REFUSED, 'the monitors refuse client.nova', keyring),
+            (Cause.NO_KEYRING, 'finds no keyring', keyring),
+            (Cause.UNKNOWN, '^client.nova cannot connect: ', keyring),
         ):
-            self.fsid.return_value = outcome
+            self.fsid.side_effect = self.failure(cause)
             self.assert_found(Verdict.FAILED, detail, remedy,
-                              check_ceph.check_cluster, CONF)
-        self.fsid.side_effect = EOFError('Premature eof')
-        self.assert_found(Verdict.FAILED, 'call failed: Premature eof',
-                          '--debug', check_ceph.check_cluster, CONF)
+                              check_ceph.check_cluster, 0)
+        self.fsid.side_effect = transfer.SourceError(
+            reason='ceph did not print an fsid')
+        self.assert_found(Verdict.FAILED, 'did not print', '"ceph fsid"',
+                          check_ceph.check_cluster, 0)
+        self.fsid.side_effect = None
+        self.fsid.return_value = test_rbd.OTHER_FSID
+        self.assert_found(
+            Verdict.FAILED, f'{conf} names the fsid {FSID}, but its monitors '
+            f'are of the cluster {test_rbd.OTHER_FSID}$',
+            f'Correct fsid or mon host in {conf}', check_ceph.check_cluster,
+            0)
         self.assertEqual(set(), self.known.answering)
 
 
@@ -407,7 +420,7 @@ class TestGlance(CheckTestCase):
                           check_image.check_allowed)
         self.known.urls = ['rbd://x', URL]
         cluster = self.replace(rbd, 'find_cluster', return_value=rbd.Cluster(
-            FSID, CONF))
+            FSID, CONF, 0))
         self.assert_found(Verdict.OK, f'pool images of the cluster in {CONF}',
                           '^$', check_image.check_allowed)
         self.assertEqual(URL, self.known.url)
@@ -427,6 +440,7 @@ class TestRead(CheckTestCase):
         self.known.location = rbd.parse(URL)
         self.known.answering.add(FSID)
         self.open = self.replace(rbd, 'open_source')
+        self.data_pool = self.replace(rbd, 'data_pool', return_value=None)
 
     def read(self, source: transfer.Source) -> None:
         self.open.return_value = contextlib.nullcontext(source)
@@ -440,18 +454,33 @@ class TestRead(CheckTestCase):
 
     def test_not_read(self) -> None:
         for error, remedy in (
-            (rbd.ExportError('rights', 1, ''),
+            (rbd_run.RunError('rights', 1, Cause.UNKNOWN),
              "auth get client.nova\" .* pool=images' .*replaces all"),
-            (rbd.ExportError('rights', 13, ''), 'ceph auth caps'),
-            (rbd.ExportError('no file', 2, ''), 'no longer in Ceph'),
-            (rbd.ExportError('no key', 13, 'refused'), 'ceph health detail'),
-            (rbd.ExportError('no key', 2, 'no-keyring'), 'health detail'),
+            (rbd_run.RunError('rights', 13, Cause.UNKNOWN), 'ceph auth caps'),
+            (rbd_run.RunError('no file', 2, Cause.UNKNOWN),
+             'no longer in Ceph'),
+            (rbd_run.RunError('no key', 13, Cause.REFUSED), 'health detail'),
+            (rbd_run.RunError('no key', 2, Cause.NO_KEYRING),
+             'health detail'),
             (transfer.SourceError(reason='No byte came for 60 seconds'),
              'ceph health detail'),
         ):
             self.open.side_effect = error
             self.assert_found(Verdict.FAILED, str(error), remedy,
                               check_image.check_read)
+
+    def test_pool_that_is_not_readable(self) -> None:
+        self.open.side_effect = rbd_run.RunError('rights', 1, Cause.UNKNOWN)
+        for pool in ('images-data', 'images'):
+            self.data_pool.return_value = pool if pool != 'images' else None
+            self.assert_found(
+                Verdict.FAILED, 'rights', f'Let it read the pool {pool}: .*'
+                f"'profile rbd-read-only pool={pool}'",
+                check_image.check_read)
+        self.data_pool.side_effect = rbd_run.RunError(
+            'rights', 1, Cause.UNKNOWN)
+        self.assert_found(Verdict.FAILED, 'rights', 'the pool images:',
+                          check_image.check_read)
 
     def test_not_tried(self) -> None:
         self.known.answering.clear()
