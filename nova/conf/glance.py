@@ -318,8 +318,8 @@ Ceph pools that images may be fetched from.
 
 Nova does not use a location in any other pool, and neither does the privileged
 side, which takes the value from ``nova.conf`` when the privsep daemon starts.
-Whatever this says, the RBD image must have the id of the Glance image as its
-name, as Glance itself names it. Otherwise a location could give away any data
+In addition, the RBD image must have the id of the Glance image as its name, as
+Glance itself names it. Otherwise a location could give away any data
 that this host can read.
 
 Possible values:

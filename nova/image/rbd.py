@@ -37,7 +37,7 @@ LOG = logging.getLogger(__name__)
 _QUOTED_PART = re.compile(r'(?:[\w.~-]|%[0-9a-fA-F]{2})+', re.ASCII)
 _LONGEST_NAME = 255
 
-#: What Ceph takes for the fsid of a ceph.conf that has none.
+#: The fsid that ceph-conf prints for a file without one.
 _NO_FSID = uuid.UUID(int=0)
 
 #: How often Nova asks a cluster for its fsid if the reason for a failure is

@@ -88,9 +88,13 @@ class Run:
         self._command = ''
         self._reader = -1
         connect = CONF.glance.rbd_connect_timeout
-        self._patience = max(
-            connect + _RBD_MARGIN, CONF.glance.rbd_stall_timeout
-        ) if image else connect + _CEPH_MARGIN
+        if image:
+            self._option = 'rbd_stall_timeout'
+            self._patience = max(
+                connect + _RBD_MARGIN, CONF.glance.rbd_stall_timeout)
+        else:
+            self._option = 'rbd_connect_timeout'
+            self._patience = connect + _CEPH_MARGIN
         self._resources = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -205,9 +209,8 @@ class Run:
             raise transfer.SourceError(
                 reason=_('%(command)s sent no data for %(seconds)d seconds: '
                          'Ceph is down or too slow, see [glance] %(option)s') %
-                {'command': self._command, 'seconds': seconds, 'option':
-                 'rbd_stall_timeout' if self._arguments[4] else
-                 'rbd_connect_timeout'})
+                {'command': self._command, 'seconds': seconds,
+                 'option': self._option})
 
     def _check_outcome(self) -> None:
         message, _fds = self._receive()

@@ -38,7 +38,7 @@ _COMMANDS = {
     'ceph fsid': [],
     'ceph-conf --show-config-value=fsid': [],
 }
-#: No logs, hooks and plugins, whatever ceph.conf and the monitors say.
+#: Disables logs, hooks and plugins that ceph.conf or the monitors configure.
 _OPTIONS = ('--admin-socket= --log-file= --log-to-file=false --plugin-dir=/ '
             '--log-to-syslog=false --rbd-plugins= --crush-location-hook=')
 _ENVIRONMENT = {'PATH': '/usr/local/bin:/usr/bin:/bin', 'LC_ALL': 'C.UTF-8'}

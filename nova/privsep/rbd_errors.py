@@ -11,7 +11,7 @@ import re
 
 
 class Cause(enum.Enum):
-    """What Ceph 16 to 20 and setpriv print; the first that is found counts."""
+    """Causes, by the output of Ceph 16 to 20 and setpriv; the first counts."""
     NO_SETPRIV = r'^(FileNotFound|Permission)Error\('
     NOT_INSTALLED = '^setpriv: failed to execute .*: No such file'
     OLD_SETPRIV = '^setpriv: (unrecognized|invalid|libcap-ng is too old)'

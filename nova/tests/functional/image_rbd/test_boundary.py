@@ -119,7 +119,7 @@ class TestCaller(BoundaryTestCase):
             0, self.run_one(image=image_id)['status'])
 
     def test_pool_without_rights(self):
-        # What another tenant keeps in the same cluster.
+        # The data of another tenant in the same cluster.
         ceph = self.cloud.ceph
         ceph.create_pool('volumes')
         path = self.files / 'volume'
@@ -505,7 +505,7 @@ class TestSecrets(BoundaryTestCase):
 
 
 class TestChild(BoundaryTestCase):
-    """What a program starts with, and what it may do."""
+    """The environment of a program, and its rights."""
 
     PROBE = """
         id -u; id -G; pwd

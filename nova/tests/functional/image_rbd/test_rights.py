@@ -195,7 +195,7 @@ class TestWalk(RightsTestCase):
 
     def setUp(self):
         super().setUp()
-        # What only root can change, and what Nova can.
+        # Nova can change this directory; only root can change the other one.
         self.own = self.out().parent
 
     def use(self, path: pathlib.Path | str) -> None:
@@ -240,7 +240,7 @@ class TestWalk(RightsTestCase):
         self.assertEqual(self.nova.uid, self.ask()['uid'])
 
     def test_process_as_a_file(self):
-        """What is root's there can have content of another user."""
+        """Files of root in /proc can have content of another user."""
         for path in ('/proc/1/cmdline', '/proc/self/root' + str(self.conf)):
             self.use(path)
             found = self.ask()
@@ -308,7 +308,7 @@ class TestWalk(RightsTestCase):
             self.assertEqual(error, answer.get('error'), str((path, answer)))
 
     def test_what_is_checked_is_what_is_read(self):
-        """rbd gets the file that was opened, whatever has its name."""
+        """rbd reads the file that was checked, even if it is replaced."""
         script = 'for word; do case $word in --conf=*) exec cat ' \
                  '"${word#--conf=}";; esac; done'
         text = self.conf.read_text()
@@ -325,7 +325,7 @@ class TestWalk(RightsTestCase):
 
 
 class TestRefusedByTheHost(RightsTestCase):
-    """What AppArmor, seccomp or a container can forbid.
+    """Restrictions as AppArmor, seccomp or a container impose them.
 
     The service is root's here: as another user, it would have to start sudo,
     which needs all of it, too.

@@ -151,7 +151,7 @@ class TestNovaConf(GlanceConfTestCase):
 
 
 class TestCeph(GlanceConfTestCase):
-    """What both sides of a direct download make of the options."""
+    """The options as both sides of a direct download read them."""
 
     def test_confs_and_user(self) -> None:
         for text, libvirt_conf, libvirt_user, confs, user in (

@@ -278,7 +278,7 @@ class TestClusters(RbdTestCase):
             self.assertEqual(ranks, (rbd.rank(URL), rbd.rank(OTHER_URL)))
             self.assertEqual(
                 ranks[0], rbd.rank(URL.replace(FSID, FSID.upper())))
-            # What is wrong with a location, open_source() tells.
+            # open_source() tells why a location cannot be used.
             self.assertEqual({0}, set(map(rbd.rank, (
                 'rbd://image', 'rbd:', URL + '/x'))))
 

@@ -32,7 +32,7 @@ COMMANDS = ('one', 'two', 'three')
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What the stand-in sends for a program."""
+    """The messages that the stand-in sends for a program."""
     output: bytes = b''
     status: int = 0
     cause: str = 'UNKNOWN'

@@ -52,7 +52,7 @@ AS_NOVA = [*_CHAIN, '--reuid=+4001', '--regid=+4002',
            '--groups=+4002,+4003,+4004']
 READS_ALL = [*AS_UNUSED, '--inh-caps=+dac_read_search',
              '--ambient-caps=+dac_read_search']
-#: Whatever ceph.conf says: no logs, no hooks, no plugins.
+#: Disables logs, hooks and plugins that ceph.conf configures.
 NOTHING_ELSE = ['--admin-socket=', '--log-file=', '--log-to-file=false',
                 '--plugin-dir=/', '--log-to-syslog=false', '--rbd-plugins=',
                 '--crush-location-hook=']
@@ -125,7 +125,7 @@ class RbdTestCase(test.NoDBTestCase):
         self.flags(rbd_ceph_conf=[self.conf], rbd_user='nova', group='glance')
         self.user: tuple[int, ...] = NOVA
         self.set('_served_user', lambda: self.user)
-        # What is above the directory of the test can belong to any user.
+        # The directories above that of the test can belong to any user.
         self.walk = nova.privsep.rbd._walk
         self.set('_walk', self.walk_below_the_test)
 
@@ -219,7 +219,7 @@ class RbdTestCase(test.NoDBTestCase):
 
 
 class TestCommands(RbdTestCase):
-    """What is run, and as which user."""
+    """The command lines, and the user that runs them."""
 
     def argvs(
         self, *commands: str, cluster: int = 0,

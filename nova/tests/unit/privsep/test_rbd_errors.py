@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is reported of the standard error of rbd, ceph and setpriv."""
+"""Reports about the standard error of rbd, ceph and setpriv."""
 
 import base64
 import random
@@ -40,7 +40,7 @@ NEW_KEY = make_key(2, 32)
 _LOADING = 'auth: failed to load /k: (5) Input/output error'
 _NOT_FOUND = 'monclient: keyring not found'
 
-#: What Ceph 16.2 logs, without the time, and the cause that is found.
+#: Log lines of Ceph 16.2, without the time, and the cause for each.
 LOGGED: list[tuple[Cause, list[str]]] = [
     (Cause.NO_KEYRING, [
         'auth: unable to find a keyring on /k: (2) No such file or directory',
@@ -69,7 +69,7 @@ LOGGED: list[tuple[Cause, list[str]]] = [
     (Cause.NO_MONITOR, ['monclient: get_monmap_and_config cannot identify '
                         'monitors to contact']),
 ]
-#: What Ceph, setpriv and timeout print by themselves.
+#: Error messages of Ceph, setpriv and timeout.
 PRINTED = (
     (Cause.NO_ANSWER, 'timed out'),
     (Cause.BAD_CONF, 'global_init: error reading config file. parse error: '
