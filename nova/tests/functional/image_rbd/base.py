@@ -83,7 +83,7 @@ class LabTestCase(testtools.TestCase):
         return self.host.leftovers()
 
     def _assert_nothing_left(self) -> None:
-        """No process, FIFO or temporary file outlives a download."""
+        """No process, socket or temporary file outlives a download."""
         self.assertEqual([], self.leftovers())
         self.assertEqual([], os.listdir(self.host.directory / 'tmp'))
         self.assertEqual(

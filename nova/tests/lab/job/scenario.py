@@ -264,7 +264,7 @@ class Scenario:
                 f'There should be one warning, "{text}..."; there is: '
                 f'{warnings}')
         reason = warnings[0].partition(text)[2]
-        require(reason.endswith("couldn't connect to the cluster!"),
+        require(reason.endswith("couldn't connect to the cluster"),
                 f'The warning should say that Ceph is out of reach; it says '
                 f'{reason}')
         return f'{fetched}; one warning, "{reason}"; {booted}'
