@@ -3,11 +3,11 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the HTTP errors of the Image service mean to Nova.
+"""Translates the HTTP errors of Glance to Nova's exceptions.
 
-Each function takes the image's id, where there is one, and the error, and
-returns the exception to raise in its place: the error itself when Nova has no
-name of its own for it.
+Each function takes the error, and the image's ID if there is one. It returns
+the exception to raise in place of the error, which is the error itself if
+Nova has no exception for it.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,32 @@ from http import HTTPStatus
 import sys
 import typing as ty
 
+from cryptography import exceptions as crypto_exceptions
 from glanceclient import exc
 
 from nova import exception
+from nova.i18n import _
 
 
 def code(error: BaseException) -> ty.Any:
-    """Return the status of an HTTP error, or None of any other one.
+    """Return the status of an HTTP error, or None for any other error.
 
-    glanceclient has two classes for most, and it differs between releases of
-    Nova which one its tests use.
+    glanceclient has two classes for most statuses, and the tests of different
+    releases of Nova use different ones.
     """
     return error.code if isinstance(error, exc.HTTPException) else None
 
 
+def describe(error: Exception) -> str:
+    """Return the reason of an error, for people."""
+    if isinstance(error, crypto_exceptions.InvalidSignature):
+        # Its own message is empty or not helpful.
+        return _('the signature does not match the data')
+    return str(error) or type(error).__name__
+
+
 def for_image(image_id: str, error: BaseException) -> BaseException:
-    """Translate an error met while reading or writing one image."""
+    """Translate an error of reading or writing an image."""
     match code(error):
         case HTTPStatus.FORBIDDEN | HTTPStatus.UNAUTHORIZED:
             return exception.ImageNotAuthorized(image_id=image_id)
@@ -46,7 +56,7 @@ def for_image(image_id: str, error: BaseException) -> BaseException:
 
 
 def for_request(error: BaseException) -> BaseException:
-    """Translate an error of a request that is not about one known image."""
+    """Translate an error of a request without an image ID."""
     match code(error):
         case HTTPStatus.FORBIDDEN | HTTPStatus.UNAUTHORIZED:
             return exception.Forbidden(str(error))
@@ -59,7 +69,7 @@ def for_request(error: BaseException) -> BaseException:
 
 
 def for_delete(image_id: str, error: BaseException) -> BaseException:
-    """Translate an error met while deleting an image."""
+    """Translate an error of deleting an image."""
     match code(error):
         case HTTPStatus.CONFLICT:
             return exception.ImageDeleteConflict(reason=str(error))
@@ -70,7 +80,7 @@ def for_delete(image_id: str, error: BaseException) -> BaseException:
 
 
 def for_import(image_id: str, error: BaseException) -> BaseException:
-    """Translate an error met while copying an image to another store."""
+    """Translate an error of copying an image to another store."""
     match code(error):
         case HTTPStatus.CONFLICT:
             return exception.ImageImportImpossible(
@@ -85,10 +95,10 @@ def for_import(image_id: str, error: BaseException) -> BaseException:
 def reraise_as(
     translate: Callable[[BaseException], BaseException],
 ) -> ty.NoReturn:
-    """Raise what ``translate`` makes of the exception being handled.
+    """Raise the translation of the exception that is being handled.
 
-    To be called in an ``except`` block only. The original stays visible as
-    the cause of the new exception.
+    Call this in an ``except`` block. The original exception is the cause of
+    the new one.
     """
     error = ty.cast(BaseException, sys.exception())
     translated = translate(error)

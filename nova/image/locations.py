@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the stores of Glance have an image, and which place is tried first.
+"""The locations of an image, and the order in which Nova tries them.
 
-Glance tells it in three ways: all places ('locations') or the one that it
-prefers ('direct_url'), as attributes of the image that every user sees; or,
-asked for by a service with ``GET /v2/images/{id}/locations`` (Image API
-2.17), all places and whatever it hides from users (OSSN-0065, OSSN-0090).
+Glance returns locations in three ways: the attributes 'locations' (all) and
+'direct_url' (the preferred one) of the image, which every user sees; or, for
+a service, ``GET /v2/images/{id}/locations`` (Image API 2.17), which includes
+those that Glance hides from users (OSSN-0065, OSSN-0090).
 """
 
 from collections.abc import Callable
@@ -24,82 +24,78 @@ from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
 from nova.image import compat
+from nova.image import errors
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 _API_VERSION = 2
 
-#: Not for this user: Glance says so in both ways.
+#: Glance uses both for a refusal.
 _REFUSED = (glance_exc.HTTPForbidden, glance_exc.HTTPNotFound)
 
-#: Tells how far off a location is, the nearest being 0; None: it is of no use
-#: to this host.
-Rank = Callable[[str], int | None]
+#: Returns the distance of a location, 0 being the nearest, or None if this
+#: host cannot use it.
+Proximity = Callable[[str], int | None]
 
 
-class NotTold(exception.NovaException):
-    """Where an image is remains hidden; the message says why.
+class LocationsUnavailable(exception.NovaException):
+    """Glance does not return the locations; the message says why.
 
-    :ivar of_all_images: whether that is the same for every image
+    :ivar for_all_images: whether the reason applies to every image
     """
 
-    def __init__(self, message: str, *, of_all_images: bool = False) -> None:
+    def __init__(self, message: str, *, for_all_images: bool = False) -> None:
         super().__init__(message)
-        self.of_all_images = of_all_images
+        self.for_all_images = for_all_images
 
 
 class Client(Protocol):
-    """What calls Glance; see nova.image.glance.GlanceClientWrapper."""
+    """Calls Glance; see nova.image.client.GlanceClient."""
 
     def call(
         self, context: nova_context.RequestContext, version: int, method: str,
         *, args: Iterable[Any],
     ) -> Any:
-        """Call a method of glanceclient's images."""
+        """Call a method of glanceclient's image controller."""
 
 
 def shown(image: Mapping[str, Any]) -> list[str]:
-    """Return the URLs that an image tells every user, each one once."""
-    # 'locations' and 'direct_url' tell the same one twice.
+    """Return the URLs that the image shows to users, without duplicates."""
+    # 'direct_url' is also one of the 'locations'.
     return list(dict.fromkeys(
         entry['url'] for entry in image.get('locations', ())))
 
 
 def nearest_first(
-    urls: Iterable[str], ranks: Mapping[str, Rank],
+    urls: Iterable[str], proximities: Mapping[str, Proximity],
 ) -> list[str]:
-    """Leave out what is of no use to this host, and sort the rest.
+    """Return the usable URLs, the nearest first.
 
-    :param urls: in the order in which Glance has them, which remains that of
-        those equally far off
-    :param ranks: of each scheme that has any
+    :param urls: in Glance's order, which is kept for equal distances
+    :param proximities: by scheme; the URLs of other schemes have distance 0
     """
-    ranked = []
+    found = []
     for url in urls:
-        rank = ranks.get(scheme(url), lambda _url: 0)(url)
-        if rank is not None:
-            ranked.append((rank, url))
-    return [url for _rank, url in sorted(ranked, key=lambda pair: pair[0])]
+        distance = proximities.get(scheme(url), lambda _url: 0)(url)
+        if distance is not None:
+            found.append((distance, url))
+    return [url for _distance, url in sorted(found, key=lambda pair: pair[0])]
 
 
 def scheme(url: str) -> str:
-    """Return what stands before the colon."""
+    """Return the scheme of a URL."""
     return url.partition(':')[0]
 
 
 def ask(
     client: Client, context: nova_context.RequestContext, image_id: str,
 ) -> list[str]:
-    """Return all URLs of an image; see read().
-
-    :returns: nothing, with a warning, where Glance does not tell
-    """
+    """Return all URLs of an image, or none and log a warning; see read()."""
     try:
         return read(client, context, image_id)
-    except NotTold as error:
-        # There is still HTTP.
-        if error.of_all_images:
+    except LocationsUnavailable as error:
+        if error.for_all_images:
             _warn_once(str(error))
         else:
             LOG.warning('%s', error)
@@ -109,14 +105,15 @@ def ask(
 def read(
     client: Client, context: nova_context.RequestContext, image_id: str,
 ) -> list[str]:
-    """Return all URLs of an image, as Glance tells them to services.
+    """Return all URLs of an image, as Glance returns them to a service.
 
-    Glance may tell Nova of images that the user must not see: to be called
-    only with the id of one that Glance has shown to the user.
+    Glance may return locations of images that the user must not see, so call
+    this only for an image that Glance has shown to the user.
 
-    :param client: calls the Glance that is to get Nova's own credentials
+    :param client: calls the Glance that receives Nova's own credentials
     :param context: the user's request
-    :raises NotTold: Nova has no credentials, or Glance does not tell
+    :raises LocationsUnavailable: Nova has no credentials, or Glance does not
+        return them
     """
     own = _log_in(image_id)
     own.global_request_id = context.global_id
@@ -124,48 +121,51 @@ def read(
         return list(dict.fromkeys(
             entry['url'] for entry in _call(client, own, context, image_id)))
     except glance_exc.HTTPNotImplemented as error:
-        raise NotTold(_(
-            'Glance hides where images are, and has no API to ask for it, '
-            'which came with version 2.17: images are fetched over HTTP. Let '
-            'it show them, by show_image_direct_url, or upgrade it.'),
-            of_all_images=True) from error
+        raise LocationsUnavailable(_(
+            'Glance hides the locations of images and does not support Image '
+            'API 2.17, which returns them to services: Nova downloads images '
+            'over HTTP. Set show_image_direct_url in Glance, or upgrade '
+            'it.'),
+            for_all_images=True) from error
     except _REFUSED as error:
-        raise NotTold(_(
-            'Glance does not tell Nova where image %(image)s is. By default '
-            'the user in [service_user] of nova.conf needs the roles service '
-            'and admin for that: %(reason)s') %
+        raise LocationsUnavailable(_(
+            'Glance refuses to return the locations of image %(image)s to '
+            'Nova. By default, the user in [service_user] of nova.conf needs '
+            'the roles service and admin: %(reason)s') %
             {'image': image_id, 'reason': error}) from error
     except Exception as error:
-        raise NotTold(_(
-            'Glance has not told where image %(image)s is: %(reason)s') %
-            {'image': image_id, 'reason': _describe(error)}) from error
+        raise LocationsUnavailable(_(
+            'Glance did not return the locations of image %(image)s: '
+            '%(reason)s') %
+            {'image': image_id, 'reason': errors.describe(error)}) from error
 
 
 def _log_in(image_id: str) -> nova_context.RequestContext:
     try:
         return compat.service_context()
     except exception.InvalidConfiguration as error:
-        raise NotTold(_(
-            'Glance hides where images are, and [service_user] in nova.conf '
-            'has no credentials to ask for it: images are fetched over HTTP. '
-            'Set auth_type there, and what it needs, as for service tokens.'),
-            of_all_images=True) from error
+        raise LocationsUnavailable(_(
+            'Glance hides the locations of images, and [service_user] in '
+            'nova.conf contains no credentials to request them: Nova '
+            'downloads images over HTTP. Set auth_type and the options it '
+            'needs there, as for service tokens.'),
+            for_all_images=True) from error
     except Exception as error:
-        raise NotTold(_(
-            'Nova cannot log in with the credentials of [service_user] to '
-            'ask Glance where image %(image)s is: %(reason)s') %
-            {'image': image_id, 'reason': _describe(error)}) from error
+        raise LocationsUnavailable(_(
+            'Nova cannot log in with the credentials in [service_user] to '
+            'request the locations of image %(image)s: %(reason)s') %
+            {'image': image_id, 'reason': errors.describe(error)}) from error
 
 
 def _call(
     client: Client, own: nova_context.RequestContext,
     users: nova_context.RequestContext, image_id: str,
 ) -> Iterable[Mapping[str, Any]]:
-    """Ask as Nova; if that is refused, as the user with Nova's token beside.
+    """Send the request as Nova, and if refused, as the user with Nova's token.
 
-    Glance's default policy takes the first only, and from an administrator
-    where the image is another project's. With a policy that goes by the roles
-    of the service token Nova's user need not be one.
+    Glance's default policy allows only the first, and requires the role admin
+    for an image of another project. A policy that checks the roles of the
+    service token allows the second.
     """
     def get(context: nova_context.RequestContext) -> Any:
         return client.call(
@@ -179,10 +179,6 @@ def _call(
         with contextlib.suppress(*_REFUSED):
             return get(users)
         raise refusal from None
-
-
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 @functools.cache

@@ -3,12 +3,12 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image metadata as Nova keeps it, and as the Image API v2 speaks it.
+"""Converts image metadata between Nova's image dict and the Image API v2.
 
-Nova's image dict has the shape of the Image API v1: custom properties are
-together under 'properties', 'is_public' is a boolean, an image always has a
-size and times are datetimes. In v2 custom properties stand beside the built-in
-ones and are strings, 'visibility' is a word and the size may be unknown.
+Nova's image dict follows the Image API v1: 'properties' contains the custom
+properties, 'is_public' is a boolean, the size is a number and times are
+datetimes. In v2, custom properties are strings beside the built-in ones,
+'visibility' is a word and the size may be unknown.
 """
 
 from collections.abc import Callable
@@ -28,15 +28,15 @@ from nova import context as nova_context
 GlanceImage: ty.TypeAlias = ty.Any
 ImageMeta: ty.TypeAlias = dict[str, ty.Any]
 
-# Built-in properties of v2 that Nova has no use for.
+# Built-in properties of v2 that Nova does not use.
 _OMITTED = frozenset(
     ('file', 'protected', 'schema', 'self', 'tags', 'virtual_size'))
 _LOCATIONS = frozenset(('direct_url', 'locations'))
-# Glance leaves these out of an image that has no data yet.
+# Glance omits these from an image without data.
 _ALWAYS_PRESENT = (
     'checksum', 'container_format', 'deleted_at', 'disk_format', 'name')
 _TIMESTAMPS = ('created_at', 'updated_at', 'deleted_at')
-# Only Glance itself may set these, or v2 does not know them.
+# Only Glance may set these, or v2 does not have them.
 _NOT_SENT = frozenset((*_TIMESTAMPS, 'deleted', 'size', 'status'))
 # Custom properties that are lists of dicts in Nova and JSON in Glance.
 _STRUCTURED = ('block_device_mapping', 'mappings')
@@ -50,18 +50,18 @@ _VISIBILITY = {
 def from_glance(
     image: GlanceImage, include_locations: bool = False,
 ) -> ImageMeta:
-    """Make Nova's image dict of an image from the Image API v2.
+    """Convert an image of the Image API v2 to Nova's image dict.
 
     :param image: the image as glanceclient returns it
-    :param include_locations: keep 'locations' and 'direct_url', which tell
-        where the store holds the data and are not for users to see
+    :param include_locations: keep 'locations' and 'direct_url', which users
+        must not see
     """
     attributes = _split_properties(image, include_locations)
     return load_structured(parse_timestamps(attributes))
 
 
 def to_glance(image_meta: Mapping[str, ty.Any]) -> ImageMeta:
-    """Make the arguments of a v2 create or update of Nova's image dict."""
+    """Convert Nova's image dict to arguments of a v2 create or update."""
     arguments: ImageMeta = {}
     for name, value in dump_structured(image_meta).items():
         match name:
@@ -79,10 +79,10 @@ def to_glance(image_meta: Mapping[str, ty.Any]) -> ImageMeta:
 
 
 def list_params(params: Mapping[str, ty.Any]) -> dict[str, ty.Any]:
-    """Make the arguments of a v2 list of a search as Nova's callers put it.
+    """Convert the parameters of a search to arguments of a v2 list.
 
-    :param params: filters and paging; what is empty or not known to the Image
-        API is left out
+    :param params: filters and paging; those that are empty or unknown to the
+        Image API are omitted
     """
     arguments = {
         name: params[name] for name in _LIST_PARAMS if params.get(name)}
@@ -95,10 +95,10 @@ def list_params(params: Mapping[str, ty.Any]) -> dict[str, ty.Any]:
 def is_available(
     context: nova_context.RequestContext, image: GlanceImage,
 ) -> bool:
-    """Tell whether the requesting user may see an image.
+    """Return whether the requesting user may see an image.
 
-    Matters where Nova and Glance run without authentication; with a token,
-    Glance has already left out what the user may not see.
+    With a token, Glance has checked this already. Without authentication in
+    Nova and Glance, Nova checks it.
     """
     return bool(
         getattr(context, 'auth_token', None) or
@@ -193,7 +193,7 @@ def _list_filter(name: str, value: ty.Any) -> dict[str, ty.Any]:
 
 
 def _is_public(image: GlanceImage) -> bool:
-    # A v2 image has no attribute 'is_public': asking for it raises.
+    # A v2 image raises an exception for the attribute 'is_public'.
     if hasattr(image, 'visibility'):
         return str(image.visibility).lower() == 'public'
     return image.is_public

@@ -2,112 +2,101 @@
 
 """One pass from a byte source to a durable file.
 
-Whatever an image comes by, Ceph or HTTP, it passes through :func:`transfer`:
-read once, hashed and written while it is read, checked, and only then given
-its name. Memory is bounded by a handful of buffers, however large the image;
-runs of zeros become holes in the file.
+Every download to a file, from Ceph or over HTTP, goes through
+:func:`transfer`: it reads the image once, verifies and writes it at the same
+time, and gives the file its name at the end. A few buffers hold the data,
+whatever the size of the image. Runs of zeros become holes in the file.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import errno
 import importlib
 import mmap
-import os
-import stat
 import threading
 import time
 from types import ModuleType
-from types import TracebackType
 from typing import Any
 from typing import Protocol
-from typing import Self
 
 from nova import exception
 from nova.i18n import _
 from nova.image import compat
-import nova.privsep.utils
+from nova.image import destination
 
-#: Bytes of one buffer, and how many of them there are.
+#: Size of a buffer in bytes, and number of buffers.
 BLOCK = 4 * 1024 * 1024
 BLOCKS = 8
 
-#: Offset, length and memory of a direct write are multiples of this.
+#: O_DIRECT requires multiples of this for offset, length and address.
 _ALIGNMENT = 4096
-#: An aligned run of zeros of this many bytes is left out of the file.
+#: An aligned run of zeros of this many bytes becomes a hole.
 _HOLE = 64 * 1024
 _ZEROS = bytes(BLOCK)
 
 _STOP_PAUSE = 0.02
 
-#: What filesystems and kernels without O_TMPFILE answer (open(2)).
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
-
-#: Called with the bytes done so far, and all there are, or None if unknown.
+#: Called with the bytes read so far and the size, or None if it is unknown.
 Progress = Callable[[int, int | None], None]
 
 
 class SourceError(exception.NovaException):
-    """A source could not deliver the image; another one may."""
+    """A source failed to deliver the image; another source may succeed."""
     msg_fmt = _('%(reason)s')
 
 
 class Source(Protocol):
-    """Where the bytes of an image come from.
-
-    A source is an ordered list of extents; what lies between them is zeros.
-    """
+    """The bytes of an image: extents in order, with zeros between them."""
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole image, zeros included; None: not known (yet)."""
+        """Size of the image in bytes; None if it is not known (yet)."""
 
     def extents(self) -> Iterator[tuple[int, int | None]]:
         """Yield offset and length in bytes of each extent, in order.
 
-        A length of None is for an extent that goes on to the end. Each extent
-        is read to its end, by readinto, before the next is asked for.
+        A length of None means that the extent ends with the stream. The
+        caller reads each extent to its end before it requests the next.
 
-        :raises SourceError: the source cannot go on
+        :raises SourceError: the source fails
         """
 
     def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes of the extent.
 
-        :returns: how many; 0 only at the end of the stream
-        :raises SourceError: the source cannot go on
+        :returns: the number of bytes; 0 only at the end of the stream
+        :raises SourceError: the source fails
         """
 
     def finish(self) -> None:
-        """Called once, after the last byte.
+        """Check the stream after its last byte.
 
-        :raises SourceError: what was read must not be used
+        :raises SourceError: the bytes must not be used
         """
 
     def interrupt(self) -> None:
-        """Have a read that waits in another thread fail, soon."""
+        """Make a read that waits in another thread fail soon."""
 
 
 class Verifier(Protocol):
-    """Decides whether the bytes are those of the image."""
+    """Decides whether the bytes are those of the image; used once."""
 
     def update(self, data: memoryview, /) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
 
     def verify(self) -> None:
-        """Raise an exception unless the bytes taken are right."""
+        """Raise an exception if the bytes are wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a transfer did."""
-    #: Bytes of the image.
+    """The result of a transfer."""
+    #: Size of the image in bytes.
     size: int
-    #: Bytes written to the file; the rest of it is holes.
+    #: Bytes written to the file; the rest is holes.
     written: int
-    #: Seconds it took, from the first byte asked for to a durable file.
+    #: Duration in seconds, until the file is durable.
     seconds: float
 
 
@@ -116,13 +105,12 @@ def transfer(
     size: int | None = None, progress: Progress | None = None,
     replace: bool = True,
 ) -> Report:
-    """Make the file at path from a source, or leave nothing there.
+    """Write the image from a source to a file, or leave no file behind.
 
     This syncs the file and its directory before it returns. Until then the
-    image has no name. On a filesystem without O_TMPFILE, it has a temporary
-    name instead: that of path, with a dot before and ``.partial`` after it.
-    A failed transfer removes this name. Only a killed process can leave it
-    behind, and the next transfer to path removes it.
+    file has no name, or, on a filesystem without O_TMPFILE, the temporary
+    name ``.NAME.partial``. A failed transfer removes this name. Only a killed
+    process can leave it behind, and the next transfer to path removes it.
 
     Under eventlet, one native thread does all of the work, so a filesystem
     that hangs does not block the hub. A green thread that is killed while it
@@ -135,38 +123,27 @@ def transfer(
     :param size: size in bytes that the image must have; None: not known
     :param progress: called at most once for each block, by the thread that
         does the work
-    :param replace: remove a file at path before anything is written; if
-        False, such a file is never removed or replaced
-    :raises FileExistsError: replace is False, and path exists
-    :raises SourceError: the source failed, or is not of the right size
-    :raises OSError: the file cannot be written
-    :raises Exception: whatever the verifier raises
+    :param replace: remove a file at path first; if False, such a file is
+        never removed or replaced
+    :raises nova.image.destination.DestinationError: the file cannot be
+        written, or replace is False and path exists
+    :raises SourceError: the source failed, or its size is wrong
+    :raises Exception: any error of the verifier
     """
-    work = _Work(source, Destination(path, replace), verifier, size, progress)
-    with _naming(path):
-        try:
-            return compat.in_native_thread(work.run)()
-        except BaseException:
-            work.stop()
-            raise
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Say which file it is, where the system only says what is wrong."""
+    work = _Work(source, destination.Destination(path, replace), verifier,
+                 size, progress)
     try:
-        yield
-    except OSError as exc:
-        if exc.filename is None and exc.errno is not None:
-            exc.filename = path
+        return compat.in_native_thread(work.run)()
+    except BaseException:
+        work.stop()
         raise
 
 
 def native(name: str) -> ModuleType:
-    """Return a standard module as it is without eventlet.
+    """Return a standard module without eventlet's patches.
 
-    Threads, queues and polls of a transfer must not be green: they do work
-    that would block the hub.
+    Threads, queues and polls of a transfer must be native ones, because their
+    work would block the hub.
     """
     eventlet = compat.eventlet()
     if eventlet is None:
@@ -174,181 +151,11 @@ def native(name: str) -> ModuleType:
     return eventlet.patcher.original(name)
 
 
-class Destination:
-    """A file that gets its name only when it is complete.
-
-    Written by O_DIRECT where the filesystem has it, so that an image does not
-    push the guests' pages out of memory, and through the page cache if not.
-    """
-
-    def __init__(self, path: str, replace: bool = True) -> None:
-        self._path = os.path.abspath(path)
-        self._directory, self._name = os.path.split(self._path)
-        self._partial = '.%s.partial' % self._name
-        self._replace = replace
-        self._resources = contextlib.ExitStack()
-        self._fd = self._dir_fd = -1
-        self._has_partial = False
-        self._committed: os.stat_result | None = None
-        #: Bytes written so far.
-        self.written = 0
-
-    def __enter__(self) -> Self:
-        with self._resources:
-            self._dir_fd = self._own(os.open(
-                self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            # First, since what is left may have filled the disk.
-            if self._replace:
-                self._unlink(self._name)
-            self._unlink(self._partial)
-            direct = nova.privsep.utils.supports_direct_io(self._directory)
-            self._create(os.O_DIRECT if direct else 0)
-            self._resources = self._resources.pop_all()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None,
-        exc: BaseException | None, traceback: TracebackType | None,
-    ) -> None:
-        self._resources.close()
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Write data; offset, length and memory must be aligned."""
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self._fd, data[done:], offset + done)
-        self.written += done
-
-    def sync(self, size: int) -> None:
-        """Give the file its size in bytes, and see it on the disk."""
-        os.ftruncate(self._fd, size)
-        self.written = min(self.written, size)
-        os.fsync(self._fd)
-
-    def commit(self, last_check: Callable[[], None]) -> None:
-        """Give the file its name, durably.
-
-        :param last_check: called immediately before; if it raises, the file
-            gets no name
-        :raises FileExistsError: another file has the name, and must not be
-            replaced
-        """
-        file = os.fstat(self._fd)
-        if self._has_partial:
-            self._check_partial(file)
-        last_check()
-        try:
-            self._give_name()
-            self._sync_directory()
-            self._committed = file
-        except BaseException:
-            _unlink_file(file, self._name, self._dir_fd)
-            raise
-
-    @property
-    def is_committed(self) -> bool:
-        """Whether the file has its name."""
-        return self._committed is not None
-
-    def retract(self) -> None:
-        """Remove the name that commit() gave; the file may be closed."""
-        if self._committed is not None:
-            _unlink_file(self._committed, self._path)
-
-    def _own(self, fd: int) -> int:
-        self._resources.callback(os.close, fd)
-        return fd
-
-    def _create(self, direct: int) -> None:
-        flags = os.O_WRONLY | os.O_CLOEXEC | direct
-        try:
-            self._fd = self._own(os.open(
-                '.', flags | os.O_TMPFILE, 0o666, dir_fd=self._dir_fd))
-            return
-        except OSError as exc:
-            if exc.errno not in _NO_TMPFILE:
-                raise
-        self._fd = self._own(os.open(
-            self._partial, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
-            0o666, dir_fd=self._dir_fd))
-        self._has_partial = True
-        self._resources.callback(self._remove_partial)
-
-    def _give_name(self) -> None:
-        if self._has_partial and self._replace:
-            os.replace(self._partial, self._name,
-                       src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
-            return
-        self._link()
-        if self._has_partial:
-            self._remove_partial()
-
-    def _link(self) -> None:
-        while True:
-            try:
-                # With a directory descriptor this is linkat(2), which unlike
-                # link(2) follows the link that /proc has.
-                os.link('/proc/self/fd/%d' % self._fd, self._name,
-                        src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd,
-                        follow_symlinks=True)
-                return
-            except FileExistsError as exc:
-                if not self._replace:
-                    raise FileExistsError(
-                        exc.errno, exc.strerror, self._path) from None
-            self._unlink(self._name)
-
-    def _check_partial(self, file: os.stat_result) -> None:
-        found = os.stat(self._partial, dir_fd=self._dir_fd,
-                        follow_symlinks=False)
-        if not os.path.samestat(file, found):
-            raise FileExistsError(
-                errno.EEXIST, _('Another process is writing this file, too'),
-                os.path.join(self._directory, self._partial))
-
-    def _remove_partial(self) -> None:
-        _unlink_file(os.fstat(self._fd), self._partial, self._dir_fd)
-
-    def _unlink(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._dir_fd)
-
-    def _sync_directory(self) -> None:
-        try:
-            os.fsync(self._dir_fd)
-        except OSError as exc:
-            # Some network filesystems have no such thing.
-            if exc.errno != errno.EINVAL:
-                raise
-
-
-def _unlink_file(
-    file: os.stat_result, name: str, dir_fd: int | None = None,
-) -> None:
-    """Remove a name of this file, unless it now belongs to another file."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(file, os.stat(
-                name, dir_fd=dir_fd, follow_symlinks=False)):
-            os.unlink(name, dir_fd=dir_fd)
-
-
-def is_plain_destination(path: str) -> bool:
-    """Whether path is, or could become, a regular file.
-
-    Some callers of Nova's image API give the path of a FIFO or a device.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return True
-    return stat.S_ISREG(mode)
-
-
 class _Block:
-    """A part of the image in memory, shared by the threads that use it."""
+    """A part of the image in memory, shared by several threads."""
 
     def __init__(self) -> None:
-        # Anonymous memory begins at a page, as direct writes want it.
+        # O_DIRECT needs aligned memory; an anonymous mapping is page-aligned.
         self.view = memoryview(mmap.mmap(-1, BLOCK))
         self.offset = 0
         self.length = 0
@@ -357,12 +164,12 @@ class _Block:
 
 @dataclasses.dataclass(frozen=True)
 class _Gap:
-    """Zeros that are in no block."""
+    """Zeros that no block contains."""
     length: int
 
 
 class _Pool:
-    """The blocks that nobody uses."""
+    """The unused blocks."""
 
     def __init__(self) -> None:
         self._lock = native('threading').Lock()
@@ -371,7 +178,7 @@ class _Pool:
             self._unused.put(_Block())
 
     def take(self) -> _Block:
-        """Return a block, when one is free."""
+        """Wait for an unused block and return it."""
         return self._unused.get()
 
     def clear(self) -> None:
@@ -380,7 +187,7 @@ class _Pool:
             self._unused.get()
 
     def release(self, item: _Block | _Gap) -> None:
-        """One user less; the last one gives the block back."""
+        """Return a block to the pool if this was its last user."""
         if isinstance(item, _Gap):
             return
         with self._lock:
@@ -391,10 +198,10 @@ class _Pool:
 
 
 class _Stage:
-    """A native thread that does one thing with all blocks, in order.
+    """A native thread that processes all blocks, in order.
 
-    When that fails the thread keeps taking blocks, unused, so that nobody
-    waits for it; the failure is raised where the blocks come from.
+    After a failure it only releases the blocks, so that the reader does not
+    wait for it. put() and join() raise the failure in the reader's thread.
     """
 
     def __init__(
@@ -411,24 +218,24 @@ class _Stage:
         self._thread.start()
 
     def put(self, item: _Block | _Gap) -> None:
-        """Queue item; raise what went wrong before, if anything did."""
+        """Queue an item; raise an earlier failure."""
         if self._failure is not None:
             raise self._failure
         self._queue.put(item)
 
     def join(self) -> None:
-        """Wait for the end of all work; raise what went wrong with it."""
+        """Wait until all items are processed; raise a failure."""
         self._end()
         if self._failure is not None:
             raise self._failure
 
     def abandon(self) -> None:
-        """End the thread, whatever is still to do."""
+        """End the thread without processing the items that remain."""
         if self._thread.is_alive():
             self._failure = self._failure or SourceError(
                 reason=_('The transfer was stopped'))
             self._end()
-        # Its traceback leads back here, and to the blocks.
+        # Its traceback refers to this object and to the blocks.
         self._failure = None
 
     def _end(self) -> None:
@@ -451,19 +258,19 @@ class _Stage:
 
 
 class _Work:
-    """A transfer: one piece of work that can be stopped from outside.
+    """A transfer that another thread can stop.
 
-    One thread calls run(), which opens the file, fills blocks from the source,
-    hands them to the stages, and closes the file.
+    run() opens the file, fills blocks from the source, passes them to the
+    stages, and closes the file.
     """
 
     def __init__(
-        self, source: Source, destination: Destination,
+        self, source: Source, target: destination.Destination,
         verifier: Verifier | None, size: int | None,
         progress: Progress | None,
     ) -> None:
         self._source = source
-        self._destination = destination
+        self._destination = target
         self._verifier = verifier
         self._expected = size
         self._progress = progress
@@ -473,12 +280,12 @@ class _Work:
         self._running = False
         self._stopped = False
         self._retraction: threading.Thread | None = None
-        # Where the next byte belongs, and up to where it is handed over.
+        # Offset of the next byte, and of the end of what the stages have.
         self._position = 0
         self._handed = 0
 
     def run(self) -> Report:
-        """Make the file, unless stop() was called before."""
+        """Write the file, unless stop() was called before."""
         # stop() sets _stopped before it reads _running. In this order, at
         # least one of the two threads notices the other.
         self._running = True
@@ -510,7 +317,7 @@ class _Work:
             try:
                 if interrupts:
                     interrupts.pop()()
-                time.sleep(_STOP_PAUSE)
+                _pause()
             except BaseException as exc:
                 # Neither a second kill nor an error of the source must end
                 # the wait before the work ends.
@@ -603,12 +410,12 @@ class _Work:
             self._check_fits(self._position)
 
     def _room(self) -> memoryview:
-        """The rest of the block that the next byte belongs into."""
+        """Return the rest of the block that contains the next byte."""
         if self._block and self._position == self._block.offset + BLOCK:
             self._hand_over()
         if self._block is None:
             block = self._pool.take()
-            # Blocks lie on a grid, which keeps their offsets aligned.
+            # Offsets of blocks are multiples of BLOCK, hence aligned.
             start = self._position % BLOCK
             block.offset = self._position - start
             block.view[:start] = _ZEROS[:start]
@@ -628,7 +435,7 @@ class _Work:
         self._position = offset
 
     def _hand_over(self) -> None:
-        """Give what there is up to the position to the other threads."""
+        """Pass the data before the position to the other threads."""
         block, self._block = self._block, None
         if block is None:
             self._hand_over_gap(self._position)
@@ -652,7 +459,7 @@ class _Work:
     def _write(self, item: _Block | _Gap) -> None:
         if isinstance(item, _Gap):
             return
-        # The padding is cut off again by the final truncation.
+        # sync() truncates the padding.
         padded = -(-item.length // _ALIGNMENT) * _ALIGNMENT
         item.view[item.length:padded] = _ZEROS[item.length:padded]
         for start, stop in _data_runs(item.view[:padded]):
@@ -668,17 +475,21 @@ class _Work:
             self._verifier.update(item.view[:item.length])
             return
         for start in range(0, item.length, BLOCK):
-            # There can be any number of zeros.
+            # A gap can be terabytes long.
             if self._stopped:
                 return
             self._verifier.update(memoryview(_ZEROS)[:item.length - start])
+
+
+def _pause() -> None:
+    time.sleep(_STOP_PAUSE)
 
 
 def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
     """Yield start and stop of the parts of view that are not all zeros."""
     start = -1
     for unit in range(0, len(view), _HOLE):
-        # The one comparison in Python that is a memcmp without a copy.
+        # Unlike a comparison, startswith() is a memcmp without a copy.
         if _ZEROS.startswith(view[unit:unit + _HOLE]):
             if start >= 0:
                 yield start, unit

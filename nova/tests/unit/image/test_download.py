@@ -35,161 +35,36 @@ from requests_mock.contrib import fixture as requests_fixture
 from nova import context as nova_context
 from nova import exception
 from nova.image import compat
+from nova.image import download
 from nova.image import glance
-from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 from nova import test
+from nova.tests.unit.image import fakes
 from nova.tests.unit.image import test_rbd
 from nova.tests.unit.image import test_rbd_run
-from nova.tests.unit.image import test_transfer
 
-RIGHT = test_transfer.noise(300_000)
-WRONG = RIGHT[:-1] + bytes([RIGHT[-1] ^ 1])
 RBD_URL = f'rbd://{test_rbd.FSID}/images/{uuids.image}/snap'
-
-
-class Image(dict[str, ty.Any]):
-    """As much of a warlock model as the service looks at."""
-
-    schema: Mapping[str, ty.Any] = {'name': 'image', 'properties': {
-        name: {} for name in (
-            'checksum', 'direct_url', 'disk_format', 'id', 'locations',
-            'os_hash_algo', 'os_hash_value', 'size', 'status',
-            'visibility')}}
-
-
-class FakeGlance:
-    """Answers as GlanceClientWrapper does: one image, and its data."""
-
-    is_for_one_server = False
-    api_server = 'http://glance.example.com/image'
-
-    def __init__(self, image: Image) -> None:
-        self.image = image
-        self.body: bytes | None = RIGHT
-        #: What it tells services of where the image is.
-        self.hidden: list[str] = []
-        #: Raised instead of an answer, or where the body ends.
-        self.refusal: Exception | None = None
-        self.broken: Exception | None = None
-        self.methods: list[str] = []
-        self.closed = 0
-
-    def call(
-        self, _context: object, version: int, method: str,
-        controller: str | None = None, args: Sequence[ty.Any] = (),
-        kwargs: Mapping[str, ty.Any] | None = None,
-    ) -> ty.Any:
-        assert (version, controller, args) == (2, None, (uuids.image,))
-        self.methods.append(method)
-        if method == 'get':
-            return self.image
-        if method == 'get_image_locations':
-            return [{'url': url, 'metadata': {}} for url in self.hidden]
-        assert method == 'data', method
-        if self.refusal is not None:
-            raise self.refusal
-        data = None
-        if self.body is not None:
-            data = glance_utils.IterableWithLength(
-                self._chunks(self.body), len(self.body))
-        return glance_utils.RequestIdProxy((data, requests.Response()))
-
-    def _chunks(self, body: bytes) -> Iterator[bytes]:
-        try:
-            for start in range(0, len(body), 65536):
-                yield body[start:start + 65536]
-            if self.broken is not None:
-                raise self.broken
-        finally:
-            self.closed += 1
-
-
-class FakeHandler:
-    """A handler for the tests: remembers what it was called with."""
-
-    def __init__(self, *outcomes: bytes | Exception) -> None:
-        """Make a handler.
-
-        :param outcomes: for each call, the image's bytes or what is raised
-        """
-        self._outcomes = list(outcomes)
-        self.calls: list[tuple[str, str, str]] = []
-        self.verified: list[bool] = []
-        self.sources: list[test_transfer.MemorySource] = []
-        self.closed = 0
-
-    @contextlib.contextmanager
-    def __call__(
-        self, image: Mapping[str, ty.Any], url: str, path: str, /, *,
-        verified: bool,
-    ) -> Iterator[transfer.Source]:
-        self.verified.append(verified)
-        self.calls.append((image['id'], url, path))
-        outcome = self._outcomes.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.sources.append(
-            test_transfer.MemorySource([(0, outcome)], endless=True))
-        try:
-            yield self.sources[-1]
-        finally:
-            self.closed += 1
-
-    @property
-    def urls(self) -> list[str]:
-        return [url for _image_id, url, _path in self.calls]
-
-
-class UnreadBody(io.BytesIO):
-    """The body of an answer, which must not be read: it can be an image."""
-
-    def read(self, *_args: ty.Any) -> ty.NoReturn:
-        raise AssertionError('the body of the answer was read')
-
-
-def broken() -> Exception:
-    return transfer.SourceError(reason='the cable is broken')
-
-
-@functools.cache
-def private_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
-
-
-def signature_of(data: bytes) -> dict[str, str]:
-    """Return the properties of an image that is signed."""
-    algorithm = hashes.SHA256()
-    signature = private_key().sign(
-        data, padding.PSS(padding.MGF1(algorithm), padding.PSS.MAX_LENGTH),
-        algorithm)
-    return {
-        'img_signature': base64.b64encode(signature).decode(),
-        'img_signature_hash_method': 'SHA-256',
-        'img_signature_key_type': 'RSA-PSS',
-        'img_signature_certificate_uuid': uuids.certificate,
-    }
 
 
 class DownloadTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.LeakCheck())
+        self.useFixture(fakes.LeakCheck())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.path = os.path.join(self.directory, 'image')
         self.context = nova_context.RequestContext(
             uuids.user, uuids.project, auth_token='token')
-        self.image = Image(
+        self.image = fakes.Image(
             id=uuids.image, status='active', visibility='private',
-            size=len(RIGHT), disk_format='qcow2', locations=[],
+            size=len(fakes.RIGHT), disk_format='qcow2', locations=[],
             os_hash_algo='sha256',
-            os_hash_value=hashlib.sha256(RIGHT).hexdigest())
-        self.glance = FakeGlance(self.image)
+            os_hash_value=hashlib.sha256(fakes.RIGHT).hexdigest())
+        self.glance = fakes.FakeGlance(self.image)
         self.useFixture(fixtures.MockPatch(
             'nova.image.glance._HANDLERS', {'rbd': rbd.open_source}))
         self.useFixture(fixtures.MockPatch(
-            'nova.image.glance._RANKS', {'rbd': rbd.rank}))
+            'nova.image.glance._PROXIMITIES', {'rbd': rbd.rank}))
         self.login = self.useFixture(fixtures.MockPatchObject(
             compat, 'service_context',
             return_value=nova_context.RequestContext(
@@ -202,27 +77,27 @@ class DownloadTestCase(test.NoDBTestCase):
 
         :param status: the HTTP status, or the error that the request raises
         """
-        self.body = UnreadBody(RIGHT)
+        self.body = fakes.UnreadBody(fakes.RIGHT)
         how: dict[str, ty.Any] = (
             {'status_code': status, 'body': self.body}
             if isinstance(status, int) else {'exc': status})
         self.range = self.requests.get(
-            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
+            f'{fakes.FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
 
     def locate(self, *urls: str) -> None:
         self.image['locations'] = [
             {'url': url, 'metadata': {'store': 'x'}} for url in urls]
 
-    def handle(self, *outcomes: bytes | Exception) -> FakeHandler:
+    def handle(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
         """Have a handler of 'mem', with as many locations as outcomes."""
-        handler = FakeHandler(*outcomes)
+        handler = fakes.FakeHandler(*outcomes)
         glance.register_handler('mem', handler)
         self.flags(allowed_direct_url_schemes=['mem'], group='glance')
         self.locate(*('mem://%d' % number
                       for number in range(len(outcomes))))
         return handler
 
-    def handle_again(self, *outcomes: bytes | Exception) -> FakeHandler:
+    def handle_again(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
         """As handle(), in the place of the handler there is."""
         del glance._HANDLERS['mem']
         return self.handle(*outcomes)
@@ -234,7 +109,7 @@ class DownloadTestCase(test.NoDBTestCase):
             **({'dst_path': self.path} | kwargs))
 
     def logged(self) -> ty.Any:
-        return self.assertLogs('nova.image.glance', 'INFO')
+        return self.assertLogs('nova.image', 'INFO')
 
     def warnings(self, logs: ty.Any) -> list[str]:
         return [record.getMessage() for record in logs.records
@@ -242,8 +117,8 @@ class DownloadTestCase(test.NoDBTestCase):
 
     def assert_fetched(self, by_http: bool) -> None:
         self.assertEqual(
-            test_transfer.digest(RIGHT),
-            test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+            fakes.digest(fakes.RIGHT),
+            fakes.digest(pathlib.Path(self.path).read_bytes()))
         self.assertEqual(['image'], os.listdir(self.directory))
         self.assertEqual(int(by_http), self.glance.methods.count('data'))
         self.assertEqual(int(by_http), self.glance.closed)
@@ -267,25 +142,25 @@ class TestRegistry(DownloadTestCase):
                              glance.active_handlers())
 
     def test_registered_and_not_active(self) -> None:
-        glance.register_handler('mem', FakeHandler())
+        glance.register_handler('mem', fakes.FakeHandler())
         self.flags(enable_rbd_download=True, group='glance')
         self.assertEqual(['rbd'], list(glance.active_handlers()))
 
     def test_registered_twice(self) -> None:
-        handler = FakeHandler()
+        handler = fakes.FakeHandler()
         glance.register_handler('mem', handler)
         self.assertRaisesRegex(
             ValueError, "'mem'", glance.register_handler, 'mem',
-            FakeHandler())
+            fakes.FakeHandler())
         self.assertIs(handler, glance._HANDLERS['mem'])
 
     def test_rbd_is_registered(self) -> None:
         self.assertRaisesRegex(
             ValueError, "'rbd'", glance.register_handler, 'rbd',
-            FakeHandler())
+            fakes.FakeHandler())
 
     def test_unknown_scheme(self) -> None:
-        glance.register_handler('mem', FakeHandler())
+        glance.register_handler('mem', fakes.FakeHandler())
         self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file'],
                    group='glance')
         for start in (glance.active_handlers, glance.API,
@@ -300,49 +175,49 @@ class TestRegistry(DownloadTestCase):
         self.assertRaises(exception.InvalidConfiguration, glance.API)
 
     def test_no_plug_point_is_left(self) -> None:
-        self.assertEqual([], list(importlib.metadata.entry_points(
+        """Only the registry provides handlers, not entry points."""
+        self.assertEqual((), tuple(importlib.metadata.entry_points(
             group='nova.image.download')))
-        folder = pathlib.Path(glance.__file__).parent
-        modules = sorted(folder.rglob('*.py'))
-        self.assertIn('glance.py', [module.name for module in modules])
-        for module in modules:
-            self.assertIsNone(
-                re.search(r'nova\.image\.download|stevedore|entry_points',
-                          module.read_text()), str(module))
+        with mock.patch('importlib.metadata.entry_points') as entry_points:
+            self.handle(fakes.RIGHT)
+            self.assertEqual({'mem': glance._HANDLERS['mem']},
+                             glance.active_handlers())
+            self.download()
+        entry_points.assert_not_called()
 
 
 class TestSources(DownloadTestCase):
     def test_direct(self) -> None:
-        handler = self.handle(RIGHT)
+        handler = self.handle(fakes.RIGHT)
         with self.logged() as logs:
             self.assertIsNone(self.download())
         self.assert_fetched(by_http=False)
         self.assertEqual([(uuids.image, 'mem://0', self.path)],
                          handler.calls)
         self.assertEqual(1, handler.closed)
-        self.assertEqual([len(RIGHT)], handler.sources[0].finished)
+        self.assertEqual([len(fakes.RIGHT)], handler.sources[0].finished)
         self.assertEqual([], self.warnings(logs))
 
     def test_order(self) -> None:
-        handler = self.handle(broken(), WRONG, RIGHT, RIGHT)
+        handler = self.handle(fakes.broken(), fakes.WRONG, fakes.RIGHT, fakes.RIGHT)
         self.download()
         self.assert_fetched(by_http=False)
         self.assertEqual(['mem://0', 'mem://1', 'mem://2'], handler.urls)
 
     def test_direct_url_comes_after_locations_and_not_twice(self) -> None:
-        handler = self.handle(broken(), broken(), broken())
+        handler = self.handle(fakes.broken(), fakes.broken(), fakes.broken())
         self.locate('mem://a', 'mem://b', 'mem://a')
         for direct_url in ('mem://a', 'mem://b', 'mem://c'):
             self.image['direct_url'] = direct_url
             handler.calls.clear()
-            handler._outcomes = [broken(), broken(), broken()]
+            handler._outcomes = [fakes.broken(), fakes.broken(), fakes.broken()]
             self.download()
             self.assertEqual(
                 ['mem://a', 'mem://b'] +
                 ['mem://c'] * (direct_url == 'mem://c'), handler.urls)
 
     def test_direct_url_alone(self) -> None:
-        handler = self.handle(RIGHT)
+        handler = self.handle(fakes.RIGHT)
         del self.image['locations']
         self.image['direct_url'] = 'mem://only'
         self.download()
@@ -350,13 +225,13 @@ class TestSources(DownloadTestCase):
         self.assertEqual(['mem://only'], handler.urls)
 
     def test_http_comes_last(self) -> None:
-        handler = self.handle(broken(), broken())
+        handler = self.handle(fakes.broken(), fakes.broken())
         self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(['mem://0', 'mem://1'], handler.urls)
 
     def test_not_switched_on(self) -> None:
-        handler = self.handle(RIGHT)
+        handler = self.handle(fakes.RIGHT)
         self.flags(allowed_direct_url_schemes=[], group='glance')
         self.download()
         self.assert_fetched(by_http=True)
@@ -383,15 +258,15 @@ class TestSources(DownloadTestCase):
         self.assertEqual([], self.warnings(logs))
 
     def test_warned_once_for_each_failed_source(self) -> None:
-        self.handle(broken(), WRONG, crypto_exceptions.InvalidSignature())
+        self.handle(fakes.broken(), fakes.WRONG, crypto_exceptions.InvalidSignature())
         with self.logged() as logs:
             self.download()
         found = self.warnings(logs)
         self.assertEqual(3, len(found), str(found))
         for line, reason in zip(found, (
                 'the cable is broken', 'Glance recorded',
-                'the signature is not of this data')):
-            for part in (uuids.image, ' mem,', reason):
+                'the signature does not match the data')):
+            for part in (uuids.image, ' via mem failed,', reason):
                 self.assertIn(part, line)
 
     def test_warning_tells_its_reason_once(self) -> None:
@@ -402,10 +277,10 @@ class TestSources(DownloadTestCase):
             handled.append(sys.exc_info()[1])
             return True
 
-        logger = logging.getLogger('nova.image.glance')
+        logger = logging.getLogger('nova.image.download')
         logger.addFilter(look)
         self.addCleanup(logger.removeFilter, look)
-        self.handle(broken())
+        self.handle(fakes.broken())
         with self.logged() as logs:
             self.download()
         self.assertEqual(1, len(self.warnings(logs)))
@@ -414,52 +289,48 @@ class TestSources(DownloadTestCase):
 
     def test_any_error_of_a_handler_is_one_of_the_source(self) -> None:
         for error in (KeyError('disk_format'), RuntimeError('no thread'),
+                      OSError(errno.EMFILE, 'no descriptor is left'),
                       exception.NovaException('something')):
             glance._HANDLERS.pop('mem', None)
-            self.glance = FakeGlance(self.image)
+            self.glance = fakes.FakeGlance(self.image)
             self.handle(error)
             self.download()
             self.assert_fetched(by_http=True)
 
-    def test_observer(self) -> None:
-        self.handle(broken(), RIGHT)
-        observer = mock.Mock(spec_set=observe.Observer())
-        with observe.watched_by(observer):
-            self.download()
-        size = len(RIGHT)
+    def test_progress(self) -> None:
+        self.handle(fakes.broken(), fakes.RIGHT)
+        progress = mock.Mock(spec_set=download.Progress())
+        self.download(progress=progress)
+        size = len(fakes.RIGHT)
         self.assertEqual([
-            mock.call.begins('mem', size),
-            mock.call.fails('mem', 'the cable is broken'),
-            mock.call.begins('mem', size),
-            mock.call.moves(size, size),
-            mock.call.ends('mem', mock.ANY, 'sha256'),
-        ], observer.mock_calls)
-        self.assertEqual(size, observer.ends.call_args.args[1].size)
-        # Nobody else's downloads are watched.
-        self.handle_again(RIGHT)
-        self.download()
-        self.assertEqual(5, len(observer.mock_calls))
+            mock.call.on_source_started('mem', size),
+            mock.call.on_source_failed('mem', 'the cable is broken'),
+            mock.call.on_source_started('mem', size),
+            mock.call.on_progress(size, size),
+            mock.call.on_complete('mem', mock.ANY, 'sha256'),
+        ], progress.mock_calls)
+        self.assertEqual(size, progress.on_complete.call_args.args[1].size)
 
-    def test_observer_ends_it(self) -> None:
-        self.handle(broken(), RIGHT)
+    def test_progress_ends_the_download(self) -> None:
+        self.handle(fakes.broken(), fakes.RIGHT)
         for source, count in (('mem', 0), ('http', 2)):
-            handler = self.handle_again(broken(), broken())
+            handler = self.handle_again(fakes.broken(), fakes.broken())
 
             def stop(name: str, size: int | None) -> None:
-                self.assertEqual(len(RIGHT), size)
+                self.assertEqual(len(fakes.RIGHT), size)
                 if name == source:
                     raise PermissionError(name)
 
-            observer = mock.Mock(spec_set=observe.Observer())
-            observer.begins.side_effect = stop
-            with observe.watched_by(observer):
-                self.assertRaises(PermissionError, self.download)
+            progress = mock.Mock(spec_set=download.Progress())
+            progress.on_source_started.side_effect = stop
+            self.assertRaises(
+                PermissionError, self.download, progress=progress)
             self.assertEqual(count, len(handler.calls))
             self.assertEqual(0, self.glance.methods.count('data'))
             self.assertEqual([], os.listdir(self.directory))
 
     def test_line_that_tells_how_it_came(self) -> None:
-        self.handle(RIGHT)
+        self.handle(fakes.RIGHT)
         report = transfer.Report(3 << 20, 1 << 20, 1.5)
         with mock.patch.object(transfer, 'transfer', return_value=report):
             with self.logged() as logs:
@@ -481,20 +352,19 @@ class TestSources(DownloadTestCase):
 
     def test_progress_of_a_long_download_is_logged(self) -> None:
         self.useFixture(fixtures.MockPatch(
-            'nova.image.glance._PROGRESS_INTERVAL', 0))
-        self.handle(RIGHT)
+            'nova.image.download._PROGRESS_INTERVAL', 0))
+        self.handle(fakes.RIGHT)
         with self.logged() as logs:
             self.download()
         self.assertIn(
-            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
+            f'Download of image {uuids.image} via mem: 300000 of 300000 '
             'bytes', [record.getMessage() for record in logs.records])
 
     def test_progress_is_logged_now_and_then(self) -> None:
         clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
-        with (mock.patch.object(glance, 'time', mock.Mock(monotonic=clock)),
-              self.logged() as logs):
-            progress = glance._ProgressLog(
-                uuids.image, 'mem', observe.Observer())
+        with self.logged() as logs:
+            progress = download._ProgressLog(
+                uuids.image, 'mem', download.Progress(), clock)
             for done in range(1, 7):
                 progress(done, None)
         self.assertEqual(
@@ -505,7 +375,7 @@ class TestSources(DownloadTestCase):
 
     def test_size_is_not_known(self) -> None:
         """Nova cannot check the size then, and uses HTTP only."""
-        handler = self.handle(RIGHT)
+        handler = self.handle(fakes.RIGHT)
         self.image['size'] = None
         self.download()
         self.assert_fetched(by_http=True)
@@ -532,7 +402,7 @@ class TestPermission(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.handler = self.handle(RIGHT)
+        self.handler = self.handle(fakes.RIGHT)
 
     def test_permitted(self) -> None:
         self.download()
@@ -540,7 +410,7 @@ class TestPermission(DownloadTestCase):
         self.assertEqual(['get'], self.glance.methods)
         self.assertEqual(1, self.range.call_count)
         headers = self.range.request_history[0].headers
-        self.assertEqual(f'bytes={len(RIGHT)}-', headers['Range'])
+        self.assertEqual(f'bytes={len(fakes.RIGHT)}-', headers['Range'])
         self.assertEqual('token', headers['X-Auth-Token'])
 
     def test_refused(self) -> None:
@@ -568,7 +438,7 @@ class TestPermission(DownloadTestCase):
             (requests.ConnectionError, 'Unable to establish connection'),
             (requests.Timeout, 'timed out'),
         ):
-            self.glance = FakeGlance(self.image)
+            self.glance = fakes.FakeGlance(self.image)
             self.answer(answer)
             with self.logged() as logs:
                 self.download()
@@ -611,9 +481,9 @@ class TestPermission(DownloadTestCase):
     def test_asked_again_before_each_location(self) -> None:
         """The attempt before can have taken minutes."""
         del glance._HANDLERS['mem']
-        handler = self.handle(broken(), RIGHT)
+        handler = self.handle(fakes.broken(), fakes.RIGHT)
         self.requests.get(
-            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file',
+            f'{fakes.FakeGlance.api_server}/v2/images/{uuids.image}/file',
             [{'status_code': 416}, {'status_code': 403}])
         self.assertRaises(exception.ImageNotAuthorized, self.download)
         self.assertEqual(['mem://0'], handler.urls)
@@ -621,7 +491,7 @@ class TestPermission(DownloadTestCase):
 
     def test_server_named_by_the_request(self) -> None:
         """It could name any image in Ceph, and permit its download."""
-        with mock.patch.object(FakeGlance, 'is_for_one_server', True):
+        with mock.patch.object(fakes.FakeGlance, 'has_explicit_endpoint', True):
             self.download()
         self.assert_fetched(by_http=True)
         self.assertFalse(self.range.called)
@@ -631,7 +501,7 @@ class TestPermission(DownloadTestCase):
 class TestHiddenLocations(DownloadTestCase):
     """Glance is asked where an image is that does not say so itself."""
 
-    def hide(self, *outcomes: bytes | Exception) -> FakeHandler:
+    def hide(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
         handler = self.handle(*outcomes)
         self.glance.hidden = [
             entry['url'] for entry in self.image.pop('locations')]
@@ -641,7 +511,7 @@ class TestHiddenLocations(DownloadTestCase):
         return self.glance.methods.count('get_image_locations')
 
     def test_asked_after_the_user_has_seen_the_image(self) -> None:
-        handler = self.hide(broken(), RIGHT)
+        handler = self.hide(fakes.broken(), fakes.RIGHT)
         with self.assertNoLogs('nova.image.locations', 'INFO'):
             self.download()
         self.assert_fetched(by_http=False)
@@ -650,7 +520,7 @@ class TestHiddenLocations(DownloadTestCase):
                          self.glance.methods)
 
     def test_user_does_not_see_the_image(self) -> None:
-        self.hide(RIGHT)
+        self.hide(fakes.RIGHT)
         call = mock.Mock(side_effect=glance_exc.HTTPNotFound())
         with mock.patch.object(self.glance, 'call', call):
             self.assertRaises(exception.ImageNotFound, self.download)
@@ -659,7 +529,7 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_not_asked_where_they_are_shown(self) -> None:
-        handler = self.handle(broken(), RIGHT)
+        handler = self.handle(fakes.broken(), fakes.RIGHT)
         self.glance.hidden = ['mem://hidden']
         self.locate('mem://0')
         self.download()
@@ -674,7 +544,7 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_not_asked_where_it_is_not_switched_on(self) -> None:
-        self.hide(RIGHT)
+        self.hide(fakes.RIGHT)
         self.flags(allowed_direct_url_schemes=[], group='glance')
         self.download()
         self.assert_fetched(by_http=True)
@@ -682,14 +552,14 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_server_named_by_the_request_gets_no_credentials(self) -> None:
-        self.hide(RIGHT)
-        with mock.patch.object(FakeGlance, 'is_for_one_server', True):
+        self.hide(fakes.RIGHT)
+        with mock.patch.object(fakes.FakeGlance, 'has_explicit_endpoint', True):
             self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
         self.login.assert_not_called()
 
-    def test_which_client_is_for_one_server(self) -> None:
+    def test_which_client_has_explicit_endpoint(self) -> None:
         with mock.patch('glanceclient.Client'):
             for service, expected in (
                 (glance.get_default_image_service(), False),
@@ -699,15 +569,15 @@ class TestHiddenLocations(DownloadTestCase):
                     self.context, 'http://x/v2/images/' + uuids.image)[0],
                  True),
             ):
-                self.assertIs(expected, service._client.is_for_one_server)
+                self.assertIs(expected, service._client.has_explicit_endpoint)
 
     def test_not_asked_for_a_stream(self) -> None:
-        self.hide(RIGHT)
+        self.hide(fakes.RIGHT)
         self.download(dst_path=None)
         self.assertEqual(0, self.questions())
 
     def test_other_schemes(self) -> None:
-        handler = self.hide(RIGHT)
+        handler = self.hide(fakes.RIGHT)
         self.glance.hidden = ['file:///x', 'rbd://x', 'mem://0', 'swift://x']
         self.download()
         self.assertEqual(['mem://0'], handler.urls)
@@ -716,14 +586,14 @@ class TestHiddenLocations(DownloadTestCase):
         self.assertEqual(1, self.glance.methods.count('data'))
 
     def test_no_credentials(self) -> None:
-        self.hide(RIGHT)
+        self.hide(fakes.RIGHT)
         self.login.side_effect = exception.InvalidConfiguration('x')
         self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
 
     def test_error_does_not_give_them_away(self) -> None:
-        self.hide(broken())
+        self.hide(fakes.broken())
         self.glance.broken = requests.ConnectionError('reset by peer')
         with self.assertLogs('nova.image', 'INFO') as logs:
             error = self.assertRaises(
@@ -732,15 +602,15 @@ class TestHiddenLocations(DownloadTestCase):
             self.assertNotIn('mem://', text)
 
 
-class TestRanks(DownloadTestCase):
+class TestProximity(DownloadTestCase):
     """Several places to have an image from."""
 
     def rank(self, **ranks: int | None) -> None:
-        glance._RANKS['mem'] = lambda url: ranks[url.partition('://')[2]]
+        glance._PROXIMITIES['mem'] = lambda url: ranks[url.partition('://')[2]]
         self.locate(*('mem://' + name for name in ranks))
 
     def test_nearest_first(self) -> None:
-        handler = self.handle(broken(), broken(), RIGHT)
+        handler = self.handle(fakes.broken(), fakes.broken(), fakes.RIGHT)
         self.rank(far=7, nowhere=None, near=0, beside=1)
         with self.logged() as logs:
             self.download()
@@ -752,7 +622,7 @@ class TestRanks(DownloadTestCase):
 
     def test_all_are_of_no_use(self) -> None:
         """Then the log says why."""
-        handler = self.handle(broken(), broken())
+        handler = self.handle(fakes.broken(), fakes.broken())
         self.rank(a=None, b=None)
         with self.logged() as logs:
             self.download()
@@ -764,59 +634,59 @@ class TestRanks(DownloadTestCase):
         def rank(_url: str) -> int | None:
             return 0
 
-        glance.register_handler('near', FakeHandler(), rank)
-        glance.register_handler('any', FakeHandler())
-        self.assertEqual({'rbd': rbd.rank, 'near': rank}, glance._RANKS)
+        glance.register_handler('near', fakes.FakeHandler(), rank)
+        glance.register_handler('any', fakes.FakeHandler())
+        self.assertEqual({'rbd': rbd.rank, 'near': rank}, glance._PROXIMITIES)
 
 
 class TestFailures(DownloadTestCase):
     """The right exception, and nothing at the destination."""
 
     def test_destination_cannot_be_written(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
+        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch('os.pwrite', side_effect=full):
-            with self.assertNoLogs('nova.image.glance', 'WARNING'):
+            with self.assertNoLogs('nova.image', 'WARNING'):
                 self.assert_fails(OSError, 'No space left')
         # No other source would help.
         self.assertEqual(['mem://0'], handler.urls)
         self.assertNotIn('data', self.glance.methods)
 
     def test_no_directory(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
+        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
         self.path = os.path.join(self.directory, 'no', 'image')
         self.assertRaises(FileNotFoundError, self.download)
         self.assertEqual(['mem://0'], handler.urls)
         self.assertNotIn('data', self.glance.methods)
 
     def test_wrong_bytes_everywhere(self) -> None:
-        self.handle(WRONG)
-        self.glance.body = WRONG
+        self.handle(fakes.WRONG)
+        self.glance.body = fakes.WRONG
         self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
         self.assertEqual(1, self.glance.closed)
 
     def test_http_ends_early(self) -> None:
-        self.handle(broken())
-        self.glance.body = RIGHT[:-1]
+        self.handle(fakes.broken())
+        self.glance.body = fakes.RIGHT[:-1]
         self.assert_fails(
             exception.CouldNotFetchImage,
             f'{uuids.image}.*299999 bytes, the image has 300000')
 
     def test_http_brings_too_much(self) -> None:
-        self.glance.body = RIGHT + b'!'
+        self.glance.body = fakes.RIGHT + b'!'
         self.assert_fails(exception.CouldNotFetchImage, 'more than')
         self.assertEqual(1, self.glance.closed)
 
     def test_wrong_bytes_over_http_alone(self) -> None:
         """Another host may receive the right bytes."""
-        self.glance.body = WRONG
+        self.glance.body = fakes.WRONG
         self.assert_fails(exception.CouldNotFetchImage,
                           f'{uuids.image}.*Glance recorded')
         self.assertEqual(1, self.glance.closed)
 
     def test_wrong_bytes_that_differ(self) -> None:
-        self.handle(WRONG, broken())
-        self.glance.body = RIGHT[:-2] + b'!!'
+        self.handle(fakes.WRONG, fakes.broken())
+        self.glance.body = fakes.RIGHT[:-2] + b'!!'
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
     def test_http_connection_breaks(self) -> None:
@@ -825,7 +695,7 @@ class TestFailures(DownloadTestCase):
                       requests.exceptions.ConnectionError,
                       requests.exceptions.ContentDecodingError):
             self.glance.broken = error('the connection broke')
-            self.glance.body = RIGHT[:-1]
+            self.glance.body = fakes.RIGHT[:-1]
             self.assert_fails(
                 exception.CouldNotFetchImage,
                 f'{uuids.image}.*the connection broke')
@@ -848,7 +718,7 @@ class TestFailures(DownloadTestCase):
         self.assertEqual([], os.listdir(self.directory))
 
     def test_no_way_to_verify_it(self) -> None:
-        handler = self.handle(RIGHT)
+        handler = self.handle(fakes.RIGHT)
         self.image['os_hash_algo'] = 'gost'
         self.assertRaisesRegex(
             exception.ImageUnacceptable, 'gost', self.download)
@@ -858,20 +728,20 @@ class TestFailures(DownloadTestCase):
 
 class TestVerification(DownloadTestCase):
     def test_wrong_bytes_on_the_direct_way(self) -> None:
-        self.handle(WRONG)
+        self.handle(fakes.WRONG)
         self.download()
         self.assert_fetched(by_http=True)
 
     def test_hash_left_out_for_direct_downloads_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        self.handle(WRONG)
+        self.handle(fakes.WRONG)
         with self.logged() as logs:
             self.download()
-        self.assertEqual(WRONG, pathlib.Path(self.path).read_bytes())
+        self.assertEqual(fakes.WRONG, pathlib.Path(self.path).read_bytes())
         self.assertIn('verified by nothing', logs.output[-1])
         del glance._HANDLERS['mem']
-        self.handle(broken())
-        self.glance.body = WRONG
+        self.handle(fakes.broken())
+        self.glance.body = fakes.WRONG
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
     def test_handler_knows_whether_bytes_are_verified(self) -> None:
@@ -880,20 +750,20 @@ class TestVerification(DownloadTestCase):
             (True, {}, True), (False, {}, False),
             (True, {'os_hash_value': None}, False),
             (True, {'os_hash_value': None, 'checksum': hashlib.md5(
-                RIGHT, usedforsecurity=False).hexdigest()}, True),
+                fakes.RIGHT, usedforsecurity=False).hexdigest()}, True),
         ):
             self.flags(verify_direct_download=switch, group='glance')
             glance._HANDLERS.pop('mem', None)
             self.image.update(unsigned | changes)
-            handler = self.handle(RIGHT)
+            handler = self.handle(fakes.RIGHT)
             self.download()
             self.assertEqual([expected], handler.verified, str(changes))
 
     def test_size_counts_where_the_hash_is_left_out(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        for content in (RIGHT + b'!', RIGHT[:-1]):
+        for content in (fakes.RIGHT + b'!', fakes.RIGHT[:-1]):
             glance._HANDLERS.pop('mem', None)
-            self.glance = FakeGlance(self.image)
+            self.glance = fakes.FakeGlance(self.image)
             self.handle(content)
             self.download()
             self.assert_fetched(by_http=True)
@@ -901,8 +771,8 @@ class TestVerification(DownloadTestCase):
     def test_md5(self) -> None:
         self.image.update(
             os_hash_algo=None, os_hash_value=None,
-            checksum=hashlib.md5(RIGHT, usedforsecurity=False).hexdigest())
-        self.handle(WRONG, RIGHT)
+            checksum=hashlib.md5(fakes.RIGHT, usedforsecurity=False).hexdigest())
+        self.handle(fakes.WRONG, fakes.RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -928,13 +798,13 @@ class TestSignatures(DownloadTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(signature_of(RIGHT))
+        self.image.update(fakes.signature_of(fakes.RIGHT))
         self.certificate = self.useFixture(fixtures.MockPatch(
             'cursive.signature_utils.get_certificate')).mock
-        self.certificate.return_value.public_key = private_key().public_key
+        self.certificate.return_value.public_key = fakes.private_key().public_key
 
     def test_direct(self) -> None:
-        self.handle(RIGHT)
+        self.handle(fakes.RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -958,7 +828,7 @@ class TestSignatures(DownloadTestCase):
             started.append(verifier)
             return real(source, path, verifier, **kwargs)
 
-        self.handle(WRONG, WRONG)
+        self.handle(fakes.WRONG, fakes.WRONG)
         with mock.patch.object(transfer, 'transfer', spy):
             with self.logged() as logs:
                 self.download()
@@ -968,12 +838,12 @@ class TestSignatures(DownloadTestCase):
         self.assertEqual(3, self.certificate.call_count)
         self.assertEqual(
             2, len([line for line in self.warnings(logs)
-                    if 'the signature is not of this data' in line]))
+                    if 'the signature does not match the data' in line]))
 
     def test_hash_does_not_make_up_for_it(self) -> None:
         """Right by the hash that Glance recorded, and not what was signed."""
-        self.image.update(signature_of(WRONG))
-        self.handle(RIGHT)
+        self.image.update(fakes.signature_of(fakes.WRONG))
+        self.handle(fakes.RIGHT)
         with self.logged() as logs:
             self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(
@@ -984,15 +854,15 @@ class TestSignatures(DownloadTestCase):
 
     def test_switch_is_for_hashes_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        handler = self.handle(WRONG)
+        handler = self.handle(fakes.WRONG)
         self.download()
         self.assertEqual([True], handler.verified)
         self.assert_fetched(by_http=True)
 
     def test_cannot_be_verified(self) -> None:
-        handler = self.handle(RIGHT)
-        for name in signature_of(b''):
-            image = Image(self.image)
+        handler = self.handle(fakes.RIGHT)
+        for name in fakes.signature_of(b''):
+            image = fakes.Image(self.image)
             del image[name]
             self.glance.image = image
             self.assertRaisesRegex(
@@ -1004,10 +874,10 @@ class TestSignatures(DownloadTestCase):
 
     def test_property_that_nova_does_not_know(self) -> None:
         """An error of its own, which ends the boot at once."""
-        self.handle(RIGHT)
+        self.handle(fakes.RIGHT)
         for name, value in (('img_signature_hash_method', 'MD5'),
                             ('img_signature_key_type', 'RSA-PKCS1')):
-            self.glance.image = Image({**self.image, name: value})
+            self.glance.image = fakes.Image({**self.image, name: value})
             with self.logged() as logs:
                 self.assertRaisesRegex(
                     cursive_exception.SignatureVerificationError,
@@ -1044,25 +914,25 @@ class TestSignatures(DownloadTestCase):
 
     def test_verified_whatever_is_asked_for_by_then(self) -> None:
         """A second source never gets away with less than the first."""
-        self.handle(WRONG)
+        self.handle(fakes.WRONG)
 
         def change(*args: ty.Any) -> ty.Any:
             self.flags(verify_glance_signatures=False, group='glance')
             return self.certificate.return_value
 
         self.certificate.side_effect = change
-        self.glance.body = WRONG
+        self.glance.body = fakes.WRONG
         self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(2, self.certificate.call_count)
 
     def test_verifier_that_was_not_used_serves_the_next_source(self) -> None:
-        self.handle(broken())
+        self.handle(fakes.broken())
         self.download()
         self.assert_fetched(by_http=True)
         self.certificate.assert_called_once()
 
     def test_no_second_certificate_is_to_be_had(self) -> None:
-        self.handle(WRONG)
+        self.handle(fakes.WRONG)
         self.certificate.side_effect = [
             self.certificate.return_value,
             cursive_exception.SignatureVerificationError(reason='no answer')]
@@ -1072,7 +942,7 @@ class TestSignatures(DownloadTestCase):
 
     def test_needs_no_hash(self) -> None:
         self.image.update(os_hash_algo='gost', os_hash_value='ab')
-        self.handle(RIGHT)
+        self.handle(fakes.RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -1080,7 +950,7 @@ class TestSignatures(DownloadTestCase):
 
     def test_trusted_certificates_for_every_source(self) -> None:
         self.flags(verify_glance_signatures=False, group='glance')
-        self.handle(WRONG)
+        self.handle(fakes.WRONG)
         trusted = mock.Mock(ids=[uuids.certificate])
         with mock.patch('cursive.certificate_utils.verify_certificate',
                         autospec=True) as verify_certificate:
@@ -1101,7 +971,7 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_file(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
+        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
         pathlib.Path(self.path).write_bytes(b'of another process')
         self.assert_kept()
         # The destination is at fault, so no other source can help.
@@ -1122,7 +992,7 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(b'', transfer.native('os').read(reader, 1))
 
     def test_nothing(self) -> None:
-        self.handle(RIGHT)
+        self.handle(fakes.RIGHT)
         self.download(replace=False)
         self.assert_fetched(by_http=False)
 
@@ -1132,22 +1002,22 @@ class TestOtherDestinations(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.handler = self.handle(RIGHT)
+        self.handler = self.handle(fakes.RIGHT)
 
     def test_file_object(self) -> None:
         file = io.BytesIO()
         self.assertIsNone(self.download(data=file))
-        self.assertEqual(RIGHT, file.getvalue())
+        self.assertEqual(fakes.RIGHT, file.getvalue())
         self.assertEqual([], os.listdir(self.directory))
         self.assertEqual([], self.handler.calls)
 
     def test_chunks(self) -> None:
         chunks = self.download(dst_path=None)
-        self.assertEqual(RIGHT, b''.join(chunks))
+        self.assertEqual(fakes.RIGHT, b''.join(chunks))
         self.assertEqual([], self.handler.calls)
 
     def test_fifo(self) -> None:
-        body = RIGHT[:5000]
+        body = fakes.RIGHT[:5000]
         self.glance.body = body
         os.mkfifo(self.path)
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
@@ -1160,38 +1030,38 @@ class TestOtherDestinations(DownloadTestCase):
 
     def sign(self, data: bytes) -> None:
         self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(signature_of(data))
+        self.image.update(fakes.signature_of(data))
         self.useFixture(fixtures.MockPatch(
             'cursive.signature_utils.get_certificate')).mock.return_value \
-            .public_key = private_key().public_key
+            .public_key = fakes.private_key().public_key
 
     def test_file_object_and_signature(self) -> None:
-        self.sign(RIGHT)
+        self.sign(fakes.RIGHT)
         file = io.BytesIO()
         with self.logged() as logs:
             self.download(data=file)
-        self.assertEqual(RIGHT, file.getvalue())
+        self.assertEqual(fakes.RIGHT, file.getvalue())
         self.assertIn('Image signature verification succeeded for image %s' %
                       uuids.image, logs.output[-1])
 
     def test_file_object_and_wrong_signature(self) -> None:
-        self.sign(WRONG)
+        self.sign(fakes.WRONG)
         file = io.BytesIO()
         self.assertRaises(crypto_exceptions.InvalidSignature,
                           self.download, data=file)
         self.assertEqual(b'', file.getvalue())
 
     def test_chunks_and_signature(self) -> None:
-        self.sign(RIGHT)
+        self.sign(fakes.RIGHT)
         with self.logged() as logs:
             chunks = self.download(dst_path=None)
-            self.assertEqual(RIGHT, b''.join(chunks))
+            self.assertEqual(fakes.RIGHT, b''.join(chunks))
         self.assertIn('Image signature verification succeeded for image %s' %
                       uuids.image, logs.output[-1])
 
     def test_chunks_and_trusted_certificates(self) -> None:
         """Nova validates them before it requests the first byte."""
-        self.sign(RIGHT)
+        self.sign(fakes.RIGHT)
         for validation in (True, False):
             self.flags(verify_glance_signatures=validation,
                        enable_certificate_validation=validation,
@@ -1204,22 +1074,22 @@ class TestOtherDestinations(DownloadTestCase):
             verify_certificate.assert_called_once_with(
                 context=self.context, certificate_uuid=uuids.certificate,
                 trusted_certificate_uuids=[uuids.trusted])
-            self.assertEqual(RIGHT, b''.join(chunks))
+            self.assertEqual(fakes.RIGHT, b''.join(chunks))
 
     def test_chunks_and_wrong_signature(self) -> None:
         """The reader never gets the complete image."""
-        self.sign(WRONG)
+        self.sign(fakes.WRONG)
         chunks = self.download(dst_path=None)
         read = []
         with self.logged() as logs:
             self.assertRaises(crypto_exceptions.InvalidSignature,
                               lambda: read.extend(chunks))
-        self.assertEqual(RIGHT[:len(RIGHT) // 65536 * 65536], b''.join(read))
+        self.assertEqual(fakes.RIGHT[:len(fakes.RIGHT) // 65536 * 65536], b''.join(read))
         self.assertEqual(['ERROR'],
                          [record.levelname for record in logs.records])
 
     def test_no_chunks_and_wrong_signature(self) -> None:
-        self.sign(WRONG)
+        self.sign(fakes.WRONG)
         self.glance.body = b''
         self.assertRaises(crypto_exceptions.InvalidSignature,
                           lambda: list(self.download(dst_path=None)))
@@ -1240,7 +1110,7 @@ class TestRbd(DownloadTestCase):
             'rbd export': test_rbd_run.Program(*args)}))
 
     def test_success(self) -> None:
-        fake = self.export(RIGHT)
+        fake = self.export(fakes.RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -1252,12 +1122,12 @@ class TestRbd(DownloadTestCase):
             'fetched by rbd: 300000 bytes,.* verified by sha256$')
 
     def test_flipped_bit(self) -> None:
-        self.export(WRONG)
+        self.export(fakes.WRONG)
         self.download()
         self.assert_fetched(by_http=True)
 
     def test_broken_location(self) -> None:
-        fake = self.export(RIGHT)
+        fake = self.export(fakes.RIGHT)
         self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
         with self.logged() as logs:
             self.download()
@@ -1268,7 +1138,7 @@ class TestRbd(DownloadTestCase):
                     if 'not of the form' in line and uuids.image in line]))
 
     def test_export_fails(self) -> None:
-        self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
+        self.export(fakes.RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=True)
@@ -1276,11 +1146,11 @@ class TestRbd(DownloadTestCase):
 
     def test_export_fails_and_http_too(self) -> None:
         self.export(b'', 110)
-        self.glance.body = RIGHT[:1000]
+        self.glance.body = fakes.RIGHT[:1000]
         self.assert_fails(exception.CouldNotFetchImage, uuids.image)
 
     def test_no_room_for_a_socket(self) -> None:
-        self.export(RIGHT)
+        self.export(fakes.RIGHT)
         with mock.patch('tempfile.mkdtemp', side_effect=OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC))):
             self.download()

@@ -15,7 +15,7 @@ from nova.image import rbd
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 # An example makes dozens of cases, so that thousands take seconds.
 SETTINGS = hypothesis.settings(
@@ -88,7 +88,7 @@ def options(
 class HostileTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.NoHypothesisFolder())
+        self.useFixture(fakes.NoHypothesisFolder())
 
 
 class TestAnyLocation(HostileTestCase):

@@ -16,7 +16,7 @@ from nova.image import rbd_diff
 from nova.image import transfer
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 # An example makes dozens of cases, so that thousands take seconds.
 SETTINGS = hypothesis.settings(
@@ -126,7 +126,7 @@ def variants(records: list[bytes], rest: bytes) -> list[bytes]:
 class HostileTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.NoHypothesisFolder())
+        self.useFixture(fakes.NoHypothesisFolder())
 
 
 class TestTwoDecoders(HostileTestCase):
@@ -222,9 +222,9 @@ class TestFiles(HostileTestCase):
     def test_any_stream(self, records: list[bytes], rest: bytes) -> None:
         directory = self.useFixture(fixtures.TempDir()).path
         path = os.path.join(directory, 'image')
-        with (mock.patch.object(transfer, 'BLOCK', test_transfer.SMALL),
+        with (mock.patch.object(transfer, 'BLOCK', fakes.SMALL),
               mock.patch.object(transfer, '_ZEROS',
-                                bytes(test_transfer.SMALL))):
+                                bytes(fakes.SMALL))):
             for content in variants(records, rest)[:12]:
                 self._check(content, path)
 
@@ -246,6 +246,6 @@ class TestFiles(HostileTestCase):
         assert expected is not None, content
         self.assertEqual(size, os.stat(path).st_size)
         if size < 1 << 20:
-            self.assertEqual(test_transfer.naive_image(*expected),
+            self.assertEqual(fakes.naive_image(*expected),
                              pathlib.Path(path).read_bytes())
         os.unlink(path)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where an image is: what Glance shows and tells, and what comes first."""
+"""The locations of an image, and their order."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -123,9 +123,9 @@ class AskTestCase(test.NoDBTestCase):
                               (RuntimeError(), False)):
             with self.assertNoLogs('nova.image.locations', 'INFO'):
                 raised = self.assertRaises(
-                    locations.NotTold, locations.read, FakeClient(error),
+                    locations.LocationsUnavailable, locations.read, FakeClient(error),
                     self.context, uuids.image)
-            self.assertIs(of_all, raised.of_all_images)
+            self.assertIs(of_all, raised.for_all_images)
 
     def test_the_same_one_twice(self) -> None:
         self.assertEqual(URLS, self.ask(ANSWER + ANSWER))
@@ -166,7 +166,7 @@ class AskTestCase(test.NoDBTestCase):
     def test_no_credentials(self) -> None:
         self.login.side_effect = exception.InvalidConfiguration('x')
         self.assertRegex(
-            self.warned(), r'\[service_user\] in nova.conf has no credent')
+            self.warned(), r'\[service_user\] in nova.conf contains no credent')
         self.assertEqual([], self.client.contexts)
         with self.assertNoLogs('nova.image.locations', 'INFO'):
             self.assertEqual([], self.ask())
@@ -196,7 +196,7 @@ class AskTestCase(test.NoDBTestCase):
                       glance_exc.HTTPInternalServerError('x'),
                       glance_exc.HTTPUnauthorized('x')):
             self.assertIn(
-                f'not told where image {uuids.image} is', self.warned(error))
+                f'did not return the locations of image {uuids.image}', self.warned(error))
 
     def test_answer_makes_no_sense(self) -> None:
         answers: list[ty.Any] = [
@@ -219,7 +219,7 @@ class TestCredentials(test.NoDBTestCase):
     def test_none(self) -> None:
         with self.assertLogs('nova.image.locations', 'WARNING') as logs:
             self.assertEqual([], self.ask())
-        self.assertIn('has no credentials', logs.output[0])
+        self.assertIn('contains no credentials', logs.output[0])
 
     def load(self, **outcome: ty.Any) -> None:
         # The real one leaves options behind that are required then.

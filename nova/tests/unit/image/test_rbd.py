@@ -20,7 +20,7 @@ import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
 from nova.tests.unit.image import test_rbd_run
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 Program = test_rbd_run.Program
 
@@ -96,7 +96,7 @@ class RbdTestCase(test.NoDBTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.LeakCheck())
+        self.useFixture(fakes.LeakCheck())
         self.path = os.path.join(
             self.useFixture(fixtures.TempDir()).path, 'image')
         self.useFixture(fixtures.MockPatchObject(rbd, '_known_fsids', {}))
@@ -325,29 +325,29 @@ class OpenSourceTestCase(RbdTestCase):
 
 class TestOpenSource(OpenSourceTestCase):
     def test_dense(self) -> None:
-        content = test_transfer.noise(3_000_000)
+        content = fakes.noise(3_000_000)
         fake = self.export(Program(content))
         for disk_format in ('qcow2', 'vmdk', 'iso', 'ami', 'vhdx', None):
-            verifier = test_transfer.HashVerifier()
+            verifier = fakes.HashVerifier()
             report = self.fetch(verifier, disk_format=disk_format)
             self.assertEqual(
-                test_transfer.digest(content),
-                test_transfer.digest(pathlib.Path(self.path).read_bytes()))
-            self.assertEqual(test_transfer.digest(content), verifier.digest)
+                fakes.digest(content),
+                fakes.digest(pathlib.Path(self.path).read_bytes()))
+            self.assertEqual(fakes.digest(content), verifier.digest)
             self.assertEqual(3_000_000, report.size)
             self.assertEqual(('rbd export',), fake.calls[-1][0])
 
     def test_raw(self) -> None:
-        content = test_transfer.noise(5000)
+        content = fakes.noise(5000)
         fake = self.export(Program(
             test_rbd_diff.BANNER + test_rbd_diff.name() +
             test_rbd_diff.size(1 << 20) +
             test_rbd_diff.data(9000, content) + test_rbd_diff.END))
         report = self.fetch(disk_format='raw')
         self.assertEqual(
-            test_transfer.digest(test_transfer.naive_image(
+            fakes.digest(fakes.naive_image(
                 1 << 20, [(9000, content)])),
-            test_transfer.digest(pathlib.Path(self.path).read_bytes()))
+            fakes.digest(pathlib.Path(self.path).read_bytes()))
         self.assertEqual(1 << 20, report.size)
         self.assertLess(report.written, 1 << 17)
         self.assertEqual(('rbd export-diff',), fake.calls[-1][0])

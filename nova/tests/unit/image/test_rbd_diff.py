@@ -13,7 +13,7 @@ from hypothesis import strategies
 from nova.image import rbd_diff
 from nova.image import transfer
 from nova import test
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 SETTINGS = hypothesis.settings(
     max_examples=150, deadline=None, database=None, derandomize=True)
@@ -229,7 +229,7 @@ class TestAnyStream(test.NoDBTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.NoHypothesisFolder())
+        self.useFixture(fakes.NoHypothesisFolder())
 
     @SETTINGS
     @hypothesis.given(

@@ -20,7 +20,7 @@ from nova.image import rbd_run
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 import nova.tests.unit.privsep.test_rbd
 
 privileged = nova.tests.unit.privsep.test_rbd
@@ -165,7 +165,7 @@ class PollSpy(fixtures.Fixture):
 class RunTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.LeakCheck())
+        self.useFixture(fakes.LeakCheck())
         self.temporary = self.useFixture(fixtures.TempDir()).path
         self.useFixture(
             fixtures.MonkeyPatch('tempfile.tempdir', self.temporary))
@@ -214,14 +214,14 @@ class TestRun(RunTestCase):
         self.assertEqual([0o700], [stat.S_IMODE(each) for each in fake.modes])
 
     def test_stream(self) -> None:
-        content = test_transfer.noise(3_000_000)
+        content = fakes.noise(3_000_000)
         with self.run_all(Program(content), **IMAGE) as run:
             run.begin()
             found, block = b'', memoryview(bytearray(100_000))
             while count := run.readinto(block, 5):
                 found += block[:count]
         self.assertEqual(
-            test_transfer.digest(content), test_transfer.digest(found))
+            fakes.digest(content), fakes.digest(found))
 
     def test_not_read_to_the_end(self) -> None:
         """The context ends, and the program with it."""

@@ -52,7 +52,7 @@ class TestRecordedHash(test.NoDBTestCase):
               'checksum': MD5}, 'md5'),
         ):
             expected = verify.recorded_hash(image(**values))
-            self.assertEqual((name, True), (expected.name, expected.by_hash),
+            self.assertEqual((name, True), (expected.name, expected.is_hash),
                              str(values))
             check(expected)
             self.assertRaises(
@@ -123,7 +123,7 @@ class TestSignature(test.NoDBTestCase):
         self.assertIs(made[1], expected.start())
         self.assertIs(made[2], expected.start())
         self.assertEqual(('signature', False),
-                         (expected.name, expected.by_hash))
+                         (expected.name, expected.is_hash))
 
 
 class TestDirectDownload(test.NoDBTestCase):
@@ -131,11 +131,11 @@ class TestDirectDownload(test.NoDBTestCase):
         by_hash = verify.recorded_hash(image(checksum=MD5))
         signature = verify.signature(mock.Mock(), mock.Mock())
         for expected in (by_hash, signature, verify.NOTHING):
-            self.assertIs(expected, verify.for_direct_download(expected))
+            self.assertIs(expected, expected.for_direct_download())
 
     def test_switch_leaves_out_a_hash_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
         by_hash = verify.recorded_hash(image(checksum=MD5))
-        self.assertIs(verify.NOTHING, verify.for_direct_download(by_hash))
+        self.assertIs(verify.NOTHING, by_hash.for_direct_download())
         signature = verify.signature(mock.Mock(), mock.Mock())
-        self.assertIs(signature, verify.for_direct_download(signature))
+        self.assertIs(signature, signature.for_direct_download())

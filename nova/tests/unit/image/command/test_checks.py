@@ -31,7 +31,7 @@ import nova.privsep
 import nova.privsep.utils
 from nova import test
 from nova.tests.unit.image import test_rbd
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 FSID = test_rbd.FSID
 CONF = '/etc/ceph/ceph.conf'
@@ -408,7 +408,7 @@ class TestGlance(CheckTestCase):
         read.assert_called_once_with(
             mock.ANY, self.known.logged_in.context, uuids.image)
         self.assertEqual([URL], self.known.urls)
-        read.side_effect = locations.NotTold('Glance refuses it')
+        read.side_effect = locations.LocationsUnavailable('Glance refuses it')
         self.assert_found(
             Verdict.FAILED, '^Glance refuses it$',
             'the roles service and admin.*show_image_direct_url',
@@ -447,7 +447,7 @@ class TestRead(CheckTestCase):
 
     def test_read(self) -> None:
         for extents in ([(0, b'data')], []):
-            self.read(test_transfer.MemorySource(extents))
+            self.read(fakes.MemorySource(extents))
             self.assert_found(
                 Verdict.OK, '^client.nova reads the image in pool images$',
                 '^$', check_image.check_read)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The byte source that is always there: the Glance HTTP API."""
+"""The byte source that every image has: the Glance HTTP API."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from nova.image import transfer
 
 
 class ChunkSource:
-    """The body of an HTTP response, as chunks of any size."""
+    """The body of an HTTP response, in chunks of any size."""
 
     size = None
 
@@ -19,13 +19,13 @@ class ChunkSource:
         self._rest = memoryview(b'')
 
     def extents(self) -> Iterator[tuple[int, int | None]]:
-        """Yield the one extent there is."""
+        """Yield the only extent."""
         yield 0, None
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill as much of buffer as one chunk does.
+        """Read at most one chunk.
 
-        :raises transfer.SourceError: the connection broke
+        :raises transfer.SourceError: the connection failed
         """
         while not self._rest:
             chunk = self._next_chunk()
@@ -41,18 +41,17 @@ class ChunkSource:
         try:
             return next(self._chunks, None)
         except Exception as error:
-            # Many of these are OSErrors, as those of a destination are.
             raise transfer.SourceError(
-                reason=_('The connection broke: %s') % error) from error
+                reason=_('The connection failed: %s') % error) from error
 
     def finish(self) -> None:
-        """The end of the body is all that HTTP has to say."""
+        """HTTP reports nothing after the end of the body."""
 
     def interrupt(self) -> None:
-        """A read ends when the connection brings bytes, or ends."""
+        """Do nothing: a read ends with the next data or the connection."""
 
     def close(self) -> None:
-        """Give the connection back, whatever was read of it."""
+        """Release the connection, read to its end or not."""
         close = getattr(self._chunks, 'close', None)
         if close is not None:
             close()

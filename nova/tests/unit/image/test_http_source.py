@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import requests
 
-from nova.image import http
+from nova.image import http_source
 from nova.image import transfer
 from nova import test
 
 
 class TestChunkSource(test.NoDBTestCase):
-    def read_all(self, source: http.ChunkSource, size: int) -> list[bytes]:
+    def read_all(self, source: http_source.ChunkSource, size: int) -> list[bytes]:
         found = []
         buffer = bytearray(size)
         while count := source.readinto(memoryview(buffer)):
@@ -18,7 +18,7 @@ class TestChunkSource(test.NoDBTestCase):
         return found
 
     def test_one_extent_of_unknown_length(self) -> None:
-        source = http.ChunkSource([b'abc'])
+        source = http_source.ChunkSource([b'abc'])
         self.assertEqual([(0, None)], list(source.extents()))
         self.assertIsNone(source.size)
 
@@ -30,23 +30,23 @@ class TestChunkSource(test.NoDBTestCase):
             (4, [b'abcd', b'e', b'f', b'ghij', b'kl']),
             (100, [b'abcde', b'f', b'ghijkl']),
         ):
-            source = http.ChunkSource(iter(chunks))
+            source = http_source.ChunkSource(iter(chunks))
             self.assertEqual(expected, self.read_all(source, size))
             # The end stays the end.
             self.assertEqual(0, source.readinto(memoryview(bytearray(1))))
 
     def test_no_chunks(self) -> None:
-        self.assertEqual([], self.read_all(http.ChunkSource([]), 10))
+        self.assertEqual([], self.read_all(http_source.ChunkSource([]), 10))
 
     def test_interrupt_changes_nothing(self) -> None:
-        source = http.ChunkSource([b'abc'])
+        source = http_source.ChunkSource([b'abc'])
         source.interrupt()
         buffer = memoryview(bytearray(3))
         self.assertEqual(3, source.readinto(buffer))
         self.assertEqual(b'abc', bytes(buffer))
 
     def test_finish_has_nothing_to_say(self) -> None:
-        source = http.ChunkSource([b'abc'])
+        source = http_source.ChunkSource([b'abc'])
         self.assertIsNone(source.finish())  # type: ignore[func-returns-value]
 
     def test_connection_breaks(self) -> None:
@@ -57,7 +57,7 @@ class TestChunkSource(test.NoDBTestCase):
         # An error of the source: an OSError would be the destination's.
         self.assertRaisesRegex(
             transfer.SourceError, 'it broke', self.read_all,
-            http.ChunkSource(body()), 10)
+            http_source.ChunkSource(body()), 10)
 
     def test_close_ends_the_response(self) -> None:
         ended = []
@@ -69,14 +69,14 @@ class TestChunkSource(test.NoDBTestCase):
             finally:
                 ended.append(True)
 
-        source = http.ChunkSource(body())
+        source = http_source.ChunkSource(body())
         source.readinto(memoryview(bytearray(2)))
         self.assertEqual([], ended)
         source.close()
         self.assertEqual([True], ended)
 
     def test_close_of_what_cannot_be_closed(self) -> None:
-        source = http.ChunkSource([b'abc'])
+        source = http_source.ChunkSource([b'abc'])
         source.close()
         self.assertEqual([b'abc'], self.read_all(source, 10))
 
@@ -88,7 +88,7 @@ class TestChunkSource(test.NoDBTestCase):
                 asked.append(number)
                 yield b'abcd'
 
-        source = http.ChunkSource(body())
+        source = http_source.ChunkSource(body())
         self.assertEqual([], asked)
         buffer = memoryview(bytearray(2))
         source.readinto(buffer)

@@ -1,0 +1,569 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A transfer that is killed or interrupted, at every system call."""
+
+from collections.abc import Callable
+import errno
+import itertools
+import contextlib
+import os
+import pathlib
+import threading
+import time
+import typing as ty
+from unittest import mock
+
+import fixtures
+
+from nova.image import compat
+from nova.image import transfer
+import nova.privsep.utils
+from nova.tests.unit.image import fakes
+
+
+class Killed(BaseException):
+    """Ends a thread wherever it is, as a signal or eventlet's kill does."""
+
+
+class Victim:
+    """A call in a thread that can be killed while it waits."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self.error: BaseException | None = None
+        self.has_ended = False
+        self.killed = transfer.native('threading').Event()
+
+    def run(self) -> None:
+        self.ident = transfer.native('threading').get_ident()
+        try:
+            self._call()
+        except BaseException as exc:
+            self.error = exc
+        self.has_ended = True
+
+    def wait(self) -> None:
+        wait_until(lambda: self.has_ended)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until the condition is true; let green threads run."""
+    end = time.monotonic() + fakes.LIMIT
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError('the condition is still false')
+        time.sleep(0.001)
+
+
+class Killing(fixtures.Fixture):
+    """Starts calls in threads that can be killed while they wait.
+
+    With eventlet, these are green threads. Native threads cannot be killed, so
+    without eventlet this fixture replaces the wait for native work with one
+    that kill() ends.
+    """
+
+    def _setUp(self) -> None:
+        self._eventlet = compat.eventlet()
+        self._green: dict[Victim, ty.Any] = {}
+        self._threads: list[threading.Thread] = []
+        self._gate = transfer.native('threading').Event()
+        self._gate.set()
+        if self._eventlet is None:
+            self.useFixture(fixtures.MockPatchObject(
+                compat, 'in_native_thread', self._in_thread))
+        self.addCleanup(self.free)
+
+    def start(self, call: Callable[[], object]) -> Victim:
+        victim = Victim(call)
+        self.addCleanup(victim.wait)
+        if self._eventlet is not None:
+            self._green[victim] = self._eventlet.spawn(victim.run)
+        else:
+            thread = threading.Thread(target=victim.run, daemon=True)
+            thread.victim = victim  # type: ignore[attr-defined]
+            thread.start()
+            self.addCleanup(thread.join, fakes.LIMIT)
+        return victim
+
+    def kill(self, victim: Victim) -> None:
+        """Kill it; its cleanup may still run after this returns."""
+        if self._eventlet is not None:
+            self._eventlet.kill(self._green[victim], Killed)
+        victim.killed.set()
+
+    def occupy(self) -> None:
+        """Keep native work in the queue until free() is called."""
+        self._gate.clear()
+        if self._eventlet is None:
+            return
+        tpool = self._eventlet.tpool
+        started: list[int] = []
+
+        def work() -> None:
+            started.append(1)
+            fakes.wait(self._gate)
+
+        threads = [self._eventlet.spawn(tpool.execute, work)
+                   for _number in range(tpool._nthreads)]
+        self.addCleanup(lambda: [thread.wait() for thread in threads])
+        self.addCleanup(self.free)
+        wait_until(lambda: len(started) == len(threads))
+
+    def free(self) -> None:
+        """Let the queued work run, and wait until it has ended."""
+        self._gate.set()
+        for thread in self._threads:
+            thread.join(fakes.LIMIT)
+        if self._eventlet is not None:
+            # This call waits in the queue behind that work.
+            self._eventlet.tpool.execute(os.getpid)
+
+    def _in_thread(self, work: Callable[[], ty.Any]) -> Callable[[], ty.Any]:
+        results: list[ty.Any] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            fakes.wait(self._gate)
+            try:
+                results.append(work())
+            except BaseException as exc:
+                errors.append(exc)
+
+        def call() -> ty.Any:
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            victim = threading.current_thread().victim  # type: ignore
+            while thread.is_alive():
+                if victim.killed.is_set():
+                    raise Killed
+                time.sleep(0.001)
+            if errors:
+                raise errors[0]
+            return results[0]
+
+        return call
+
+
+#: The system calls of a transfer that can hang.
+_CALLS = ('open', 'stat', 'fstat', 'unlink', 'pwrite', 'ftruncate', 'fsync',
+          'link', 'replace', 'close')
+_NAMING = ('link', 'replace')
+
+
+class Steps(fixtures.Fixture):
+    """Calls a function at one of the system calls of a transfer.
+
+    By default, it does not count the calls of the test's own thread.
+    """
+
+    def __init__(
+        self, number: int, callback: Callable[[], None], after: bool = False,
+        everywhere: bool = False,
+    ) -> None:
+        """Watch the system calls.
+
+        :param number: number of the call, from 0; negative: none
+        :param callback: called in the thread that makes the call
+        :param after: whether to call it after the system call, not before
+        :param everywhere: count the calls of the test's thread, too
+        """
+        self._number = number
+        self._callback = callback
+        self._after = after
+        self._everywhere = everywhere
+        self.calls: list[str] = []
+        self.threads: set[int] = set()
+
+    def _setUp(self) -> None:
+        self._own = transfer.native('threading').get_ident()
+        self._lock = transfer.native('threading').Lock()
+        for name in _CALLS:
+            self.useFixture(fixtures.MockPatchObject(
+                os, name, self._watched(name, getattr(os, name))))
+
+    @property
+    def reached(self) -> str:
+        """The chosen system call; '' if the transfer did not get there."""
+        if 0 <= self._number < len(self.calls):
+            return self.calls[self._number]
+        return ''
+
+    def _watched(
+        self, name: str, real: Callable[..., ty.Any],
+    ) -> Callable[..., ty.Any]:
+        def call(*args: ty.Any, **kwargs: ty.Any) -> ty.Any:
+            ident = transfer.native('threading').get_ident()
+            if ident == self._own and not self._everywhere:
+                return real(*args, **kwargs)
+            with self._lock:
+                number = len(self.calls)
+                self.calls.append(name)
+                self.threads.add(ident)
+            chosen = number == self._number
+            if chosen and not self._after:
+                self._callback()
+            try:
+                return real(*args, **kwargs)
+            finally:
+                if chosen and self._after:
+                    self._callback()
+
+        return call
+
+
+class KillableSource(fakes.MemorySource):
+    """Records that it is interrupted, but continues."""
+
+    def __init__(self, image: bytes) -> None:
+        super().__init__([(0, image)], endless=True)
+        self.interrupted = transfer.native('threading').Event()
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+class KilledTestCase(fakes.TransferTestCase):
+    IMAGE = fakes.noise(fakes.SMALL + 5)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use_small_blocks()
+        # Nova's function creates a file of its own, and removes it unless a
+        # signal arrives at that moment. That file is not tested here.
+        self.replace(nova.privsep.utils, 'supports_direct_io',
+                     lambda _directory: True)
+        self.event = transfer.native('threading').Event
+
+
+class TestKilled(KilledTestCase):
+    """The waiting thread is killed; a native one does the work."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.killing = self.useFixture(Killing())
+
+    def start(
+        self, source: transfer.Source, replace: bool = True,
+        name: str = 'image',
+    ) -> Victim:
+        return self.killing.start(lambda: transfer.transfer(
+            source, os.path.join(self.directory, name), fakes.HashVerifier(),
+            replace=replace))
+
+    def kill_at(self, number: int, after: bool, replace: bool) -> Steps:
+        """Kill it at a system call that hangs until stop() was called."""
+        reached, go_on = self.event(), self.event()
+
+        def hang() -> None:
+            reached.set()
+            fakes.wait(go_on)
+
+        with Steps(number, hang, after) as steps:
+            source = KillableSource(self.IMAGE)
+            victim = self.start(source, replace)
+            wait_until(lambda: reached.is_set() or victim.has_ended)
+            if reached.is_set():
+                self.killing.kill(victim)
+                wait_until(source.interrupted.is_set)
+                # The caller waits, and so does not close the source.
+                self.assertFalse(victim.has_ended)
+                go_on.set()
+            victim.wait()
+            if steps.reached:
+                self.assertIsInstance(victim.error, Killed)
+                self.assert_not_named(steps, number, after)
+            else:
+                self.assertIsNone(victim.error)
+        return steps
+
+    def assert_not_named(
+        self, steps: Steps, number: int, after: bool,
+    ) -> None:
+        before = steps.calls[:number + 1]
+        if not {*_NAMING} & {*before}:
+            self.assertFalse({*_NAMING} & {*steps.calls}, steps.calls)
+        self.assertEqual([], os.listdir(self.directory),
+                         str((number, steps.reached, after)))
+        self.leaks.check()
+
+    def kill_at_every_call(self, replace: bool) -> None:
+        for after in (False, True):
+            for number in itertools.count():
+                steps = self.kill_at(number, after, replace)
+                if not steps.reached:
+                    break
+            self.assertEqual(fakes.digest(self.IMAGE), fakes.digest(self.content()))
+            self.assertGreater(number, 8, steps.calls)
+            self.assertNotIn(
+                transfer.native('threading').get_ident(), steps.threads)
+            os.unlink(self.path)
+
+    def test_at_every_call(self) -> None:
+        for replace in (True, False):
+            self.kill_at_every_call(replace)
+
+    def test_at_every_call_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        for replace in (True, False):
+            self.kill_at_every_call(replace)
+
+    def test_while_it_is_read(self) -> None:
+        """The kill interrupts a waiting read, and waits until it ends."""
+        reads = self.event()
+
+        class Mute(KillableSource):
+            def readinto(self, buffer: memoryview) -> int:
+                reads.set()
+                fakes.wait(self.interrupted)
+                raise transfer.SourceError(reason='interrupted')
+
+        victim = self.start(Mute(b'x'))
+        wait_until(reads.is_set)
+        self.killing.kill(victim)
+        victim.wait()
+        self.assertIsInstance(victim.error, Killed)
+        self.assert_nothing_left()
+
+    def test_while_it_is_verified(self) -> None:
+        verifies, go_on = self.event(), self.event()
+
+        class Slow(fakes.HashVerifier):
+            def verify(self) -> None:
+                verifies.set()
+                fakes.wait(go_on)
+
+        source = KillableSource(self.IMAGE)
+        victim = self.killing.start(
+            lambda: transfer.transfer(source, self.path, Slow()))
+        wait_until(verifies.is_set)
+        self.killing.kill(victim)
+        wait_until(source.interrupted.is_set)
+        with mock.patch('os.link') as link:
+            go_on.set()
+            victim.wait()
+        link.assert_not_called()
+        self.assert_nothing_left()
+
+    def test_name_is_not_given_to_another_image(self) -> None:
+        reached, go_on, finished = self.event(), self.event(), self.event()
+        real = os.link
+
+        def slow(*args: ty.Any, **kwargs: ty.Any) -> None:
+            if not reached.is_set():
+                reached.set()
+                fakes.wait(go_on)
+            real(*args, **kwargs)
+
+        class Unfinished(fakes.MemorySource):
+            def readinto(self, buffer: memoryview) -> int:
+                if self.taken:
+                    reads.set()
+                    fakes.wait(finished)
+                return super().readinto(buffer)
+
+        reads = self.event()
+        with mock.patch('os.link', slow):
+            first_source = KillableSource(self.IMAGE)
+            first = self.start(first_source)
+            wait_until(reached.is_set)
+            self.killing.kill(first)
+            wait_until(first_source.interrupted.is_set)
+            second = self.start(
+                Unfinished([(0, b'2' * 3 * fakes.SMALL)], endless=True,
+                           pieces=(fakes.SMALL,)), name='other')
+            wait_until(reads.is_set)
+            go_on.set()
+            first.wait()
+            self.assert_nothing_left()
+            finished.set()
+            second.wait()
+        self.assertIsNone(second.error)
+        self.assertEqual(['other'], os.listdir(self.directory))
+
+    def test_before_the_start(self) -> None:
+        """The kill arrives while the work is still in the queue."""
+        self.make(b'not to be touched')
+        self.killing.occupy()
+        source = KillableSource(self.IMAGE)
+        with Steps(-1, lambda: None) as steps:
+            victim = self.start(source)
+            # Give the work time to enter the queue.
+            for _number in range(20):
+                time.sleep(0.001)
+            self.killing.kill(victim)
+            # The victim ends before the queue is free.
+            victim.wait()
+            self.killing.free()
+        self.assertIsInstance(victim.error, Killed)
+        self.assertEqual(([], 0), (steps.calls, source.taken))
+        self.assertEqual(b'not to be touched', self.content())
+
+
+class TestKilledLate(KilledTestCase):
+    """The kill arrives after the work has ended."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.after_work: Callable[[], None] = lambda: None
+
+        def kill_late(work: Callable[[], object]) -> Callable[[], None]:
+            def call() -> None:
+                thread = transfer.native('threading').Thread(target=work)
+                thread.start()
+                thread.join(fakes.LIMIT)
+                self.after_work()
+                raise Killed
+
+            return call
+
+        self.replace(compat, 'in_native_thread', kill_late)
+
+    def transfer(self) -> Steps:
+        with Steps(-1, lambda: None, everywhere=True) as steps:
+            self.assertRaises(
+                Killed, transfer.transfer, fakes.MemorySource([(0, self.IMAGE)]),
+                self.path)
+        self.assertIn('link', steps.calls)
+        self.assertNotIn(
+            transfer.native('threading').get_ident(), steps.threads)
+        return steps
+
+    def test_name_is_removed(self) -> None:
+        self.transfer()
+        self.assert_nothing_left()
+
+    def test_file_of_another_process_stays(self) -> None:
+        def replace() -> None:
+            # Both exist for a moment, so they have different inodes.
+            other = os.path.join(self.directory, 'other')
+            self.make(b'of another process', other)
+            self.assertEqual(self.IMAGE, self.content())
+            pathlib.Path(other).rename(self.path)
+
+        self.after_work = replace
+        with Steps(-1, lambda: None):
+            self.assertRaises(
+                Killed, transfer.transfer, fakes.MemorySource([(0, self.IMAGE)]),
+                self.path)
+        self.assertEqual(b'of another process', self.content())
+
+
+class TestKilledTwice(KilledTestCase):
+    """Nothing ends the wait for the work before the work has ended."""
+
+    def stop(self, sleeps: Callable[[int], None],
+             interrupt: Callable[[], None] = lambda: None) -> None:
+        """Kill a transfer whose work goes on for a while.
+
+        :param sleeps: called each time that the killed thread waits
+        :param interrupt: what the source does when it is interrupted
+        """
+        reads, go_on = self.event(), self.event()
+        threads: list[ty.Any] = []
+
+        class Stubborn(fakes.MemorySource):
+            def readinto(self, buffer: memoryview) -> int:
+                reads.set()
+                fakes.wait(go_on)
+                raise transfer.SourceError(reason='at last')
+
+            def interrupt(self) -> None:
+                interrupt()
+
+        def kill(work: Callable[[], object]) -> Callable[[], None]:
+            def quiet() -> None:
+                with contextlib.suppress(transfer.SourceError):
+                    work()
+
+            def call() -> None:
+                threads.append(
+                    transfer.native('threading').Thread(target=quiet))
+                threads[0].start()
+                fakes.wait(reads)
+                raise Killed('once')
+
+            return call
+
+        def pause() -> None:
+            numbers.append(1)
+            sleeps(len(numbers))
+            go_on.set()
+            time.sleep(0.001)
+
+        numbers: list[int] = []
+        self.addCleanup(go_on.set)
+        self.replace(compat, 'in_native_thread', kill)
+        with mock.patch.object(transfer, '_pause', pause):
+            self.assertRaisesRegex(
+                Killed, 'again', transfer.transfer, Stubborn([(0, b'x')]),
+                self.path)
+        self.assertTrue(go_on.is_set(), 'the work goes on')
+        threads[0].join(fakes.LIMIT)
+        self.assert_nothing_left()
+
+    def test_second_kill(self) -> None:
+        def kill_again(number: int) -> None:
+            if number == 1:
+                raise Killed('again')
+
+        self.stop(kill_again)
+
+    def test_source_cannot_be_interrupted(self) -> None:
+        def fail() -> None:
+            raise Killed('again')
+
+        self.stop(lambda _number: None, fail)
+
+
+class TestInterrupted(KilledTestCase):
+    """A signal ends the thread that does the work itself.
+
+    nova-image-fetch has no other thread for it.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.replace(compat, 'in_native_thread', lambda work: work)
+
+    def interrupt_at(
+        self, number: int, after: bool, replace: bool,
+    ) -> str | None:
+        """Return the system call that the signal interrupted, or None."""
+        def fail() -> None:
+            # Here the test itself, not the transfer, would leak a descriptor.
+            if steps.reached not in (('open',) if after else ('close',)):
+                raise Killed
+
+        source = KillableSource(self.IMAGE)
+        with Steps(number, fail, after, everywhere=True) as steps:
+            try:
+                transfer.transfer(
+                    source, self.path, fakes.HashVerifier(), replace=replace)
+            except Killed:
+                pass
+        self.leaks.check()
+        return steps.reached or None
+
+    def interrupt_at_every_call(self, replace: bool) -> None:
+        for after in (False, True):
+            for number in itertools.count():
+                call = self.interrupt_at(number, after, replace)
+                if call == ('open' if after else 'close') or call is None:
+                    self.assertEqual(self.IMAGE, self.content())
+                    os.unlink(self.path)
+                self.assertEqual([], os.listdir(self.directory),
+                                 str((number, call, after, replace)))
+                if call is None:
+                    break
+            self.assertGreater(number, 8)
+
+    def test_at_every_call(self) -> None:
+        for replace in (True, False):
+            self.interrupt_at_every_call(replace)
+
+    def test_at_every_call_without_tmpfile(self) -> None:
+        self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
+        for replace in (True, False):
+            self.interrupt_at_every_call(replace)
