@@ -6,7 +6,6 @@
 """Nova's image service: images and their metadata in Glance."""
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 import contextlib
 import functools
 import os

@@ -187,7 +187,8 @@ def signature_verifier(
     :raises nova.exception.CertificateValidationFailed: the certificate is not
         trusted
     """
-    signature = {name: properties.get(name) for name in _SIGNATURE}
+    signature: dict[str, ty.Any] = {
+        name: properties.get(name) for name in _SIGNATURE}
     try:
         verifier = _get_verifier(context, signature)
     except Exception as error:
@@ -226,7 +227,7 @@ def _get_verifier(
 
 def _validate(
     context: nova_context.RequestContext, certificate_uuid: str,
-    trusted_certs: TrustedCerts, log: Log,
+    trusted_certs: ty.Any, log: Log,
 ) -> None:
     try:
         certificate_utils.verify_certificate(

@@ -18,11 +18,16 @@ from nova.image import transfer
 import nova.privsep.utils
 from nova.tests.unit.image import fakes
 
+MemorySource = fakes.MemorySource
+HashVerifier = fakes.HashVerifier
+digest = fakes.digest
+noise = fakes.noise
+
 
 class TestDestination(fakes.TransferTestCase):
     def fetch(self, image: bytes = b'image') -> None:
         try:
-            transfer.transfer(fakes.MemorySource([(0, image)]), self.path)
+            transfer.transfer(MemorySource([(0, image)]), self.path)
         except destination.DestinationError as exc:
             raise exc.error
 
@@ -79,7 +84,7 @@ class TestDestination(fakes.TransferTestCase):
     def test_relative_path(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.directory)
-        transfer.transfer(fakes.MemorySource([(0, b'image')]), 'image')
+        transfer.transfer(MemorySource([(0, b'image')]), 'image')
         self.assertEqual(b'image', self.content())
 
     def test_name_in_any_bytes(self) -> None:
@@ -99,13 +104,13 @@ class TestDestination(fakes.TransferTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_filesystem_without_tmpfile(self) -> None:
-        image = fakes.noise(2 * transfer.BLOCK + 7)
+        image = noise(2 * transfer.BLOCK + 7)
         for code in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             with contextlib.ExitStack() as stack:
                 stack.callback(self.replace, os, 'open', os.open)
                 self.forbid(os.O_TMPFILE, code)
                 self.fetch(image)
-            self.assertEqual(fakes.digest(image), fakes.digest(self.content()),
+            self.assertEqual(digest(image), digest(self.content()),
                              errno.errorcode[code])
             self.assertEqual(['image'], os.listdir(self.directory))
 
@@ -113,16 +118,17 @@ class TestDestination(fakes.TransferTestCase):
         self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
         self.assert_fails(
             transfer.SourceError, 'the cable is broken',
-            fakes.MemorySource([(0, b'half')], failure=fakes.broken_cable))
+            MemorySource([(0, b'half')], failure=fakes.broken_cable))
         self.assert_fails(ValueError, 'not these',
-                          fakes.MemorySource([(0, b'all')]), fakes.RefusingVerifier())
+                          MemorySource([(0, b'all')]),
+                          fakes.RefusingVerifier())
 
     def test_no_name_before_it_is_complete(self) -> None:
         seen: list[list[str]] = []
         for expected in ([], ['.image.partial']):
             if expected:
                 self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
-            source = fakes.MemorySource([(0, b'image')])
+            source = MemorySource([(0, b'image')])
             with mock.patch.object(source, 'finish', side_effect=lambda: (
                     seen.append(os.listdir(self.directory)))):
                 transfer.transfer(source, self.path)
@@ -161,7 +167,7 @@ class TestDestination(fakes.TransferTestCase):
             os.unlink(partial)
             self.make(b'of another process', partial)
 
-        source = fakes.MemorySource([(0, b'image')])
+        source = MemorySource([(0, b'image')])
         with mock.patch.object(source, 'finish', side_effect=intrude):
             self.assertRaisesRegex(
                 destination.DestinationError, 'Another process',
@@ -198,9 +204,9 @@ class TestDestination(fakes.TransferTestCase):
         self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: False)
         self.forbid(os.O_DIRECT, errno.EINVAL)
-        image = fakes.noise(2 * transfer.BLOCK + 7) + bytes(transfer.BLOCK)
+        image = noise(2 * transfer.BLOCK + 7) + bytes(transfer.BLOCK)
         self.fetch(image)
-        self.assertEqual(fakes.digest(image), fakes.digest(self.content()))
+        self.assertEqual(digest(image), digest(self.content()))
 
     def test_direct_writes_where_they_are_to_be_had(self) -> None:
         self.replace(nova.privsep.utils, 'supports_direct_io',
@@ -245,24 +251,26 @@ class TestDurability(fakes.TransferTestCase):
         self.spy('fsync', lambda fd: 'sync %s' % (
             'directory' if stat.S_ISDIR(os.fstat(fd).st_mode) else 'file'))
         transfer.transfer(
-            fakes.MemorySource([(0, fakes.noise(2 * transfer.BLOCK))]), self.path)
+            MemorySource([(0, noise(2 * transfer.BLOCK))]), self.path)
         self.assertEqual(
             ['write', 'write', 'size', 'sync file', 'name',
              'sync directory'], self.events)
 
     def test_file_cannot_be_synced(self) -> None:
         with self.fail_sync_of(stat.S_ISREG, errno.EIO):
-            self.assert_fails(destination.DestinationError, 'Input/output error',
-                              fakes.MemorySource([(0, b'x')]), fakes.HashVerifier())
+            self.assert_fails(
+                destination.DestinationError, 'Input/output error',
+                MemorySource([(0, b'x')]), HashVerifier())
 
     def test_directory_cannot_be_synced(self) -> None:
         with self.fail_sync_of(stat.S_ISDIR, errno.EIO):
-            self.assert_fails(destination.DestinationError, 'Input/output error',
-                              fakes.MemorySource([(0, b'x')]))
+            self.assert_fails(
+                destination.DestinationError, 'Input/output error',
+                MemorySource([(0, b'x')]))
 
     def test_directory_has_no_sync(self) -> None:
         with self.fail_sync_of(stat.S_ISDIR, errno.EINVAL):
-            transfer.transfer(fakes.MemorySource([(0, b'x')]), self.path)
+            transfer.transfer(MemorySource([(0, b'x')]), self.path)
         self.assertEqual(b'x', self.content())
 
     def test_cannot_be_given_its_name(self) -> None:
@@ -270,7 +278,7 @@ class TestDurability(fakes.TransferTestCase):
             with mock.patch.object(os, name, side_effect=OSError(
                     errno.EIO, 'the disk')):
                 self.assert_fails(destination.DestinationError, 'the disk',
-                                  fakes.MemorySource([(0, b'x')]))
+                                  MemorySource([(0, b'x')]))
             # The second time without O_TMPFILE, which uses os.replace().
             self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
 
@@ -282,11 +290,11 @@ class TestFileAppearsDuringTransfer(fakes.TransferTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.source = fakes.MemorySource([(0, b'image')])
+        self.source = MemorySource([(0, b'image')])
         self.useFixture(fixtures.MockPatchObject(
             self.source, 'finish', side_effect=lambda: self.make(self.OTHER)))
 
-    def keep(self, source: fakes.MemorySource) -> None:
+    def keep(self, source: MemorySource) -> None:
         error = self.assertRaises(
             destination.DestinationError, transfer.transfer, source,
             self.path, replace=False).error
@@ -305,12 +313,12 @@ class TestFileAppearsDuringTransfer(fakes.TransferTestCase):
 
     def test_kept_when_it_existed_before(self) -> None:
         self.make(self.OTHER)
-        self.keep(fakes.MemorySource([(0, b'image')]))
+        self.keep(MemorySource([(0, b'image')]))
         self.assertEqual(self.OTHER, self.content())
 
     def test_link_is_kept(self) -> None:
         os.symlink('nowhere', self.path)
-        self.keep(fakes.MemorySource([(0, b'image')]))
+        self.keep(MemorySource([(0, b'image')]))
         self.assertEqual('nowhere', os.readlink(self.path))
         self.assertEqual(['image'], os.listdir(self.directory))
 
@@ -321,7 +329,7 @@ class TestFileAppearsDuringTransfer(fakes.TransferTestCase):
 
         self.assertRaises(
             transfer.SourceError, transfer.transfer,
-            fakes.MemorySource([(0, b'x')], failure=fail), self.path,
+            MemorySource([(0, b'x')], failure=fail), self.path,
             replace=False)
         self.assertEqual(self.OTHER, self.content())
 
@@ -330,7 +338,7 @@ class TestFileAppearsDuringTransfer(fakes.TransferTestCase):
             if forbidden:
                 self.forbid(os.O_TMPFILE, errno.EOPNOTSUPP)
             transfer.transfer(
-                fakes.MemorySource([(0, b'image')]), self.path, replace=False)
+                MemorySource([(0, b'image')]), self.path, replace=False)
             self.assertEqual(b'image', self.content())
             self.assertEqual(['image'], os.listdir(self.directory))
             os.unlink(self.path)

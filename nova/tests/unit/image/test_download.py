@@ -2,31 +2,20 @@
 
 """Which source an image comes from, and what it is held to on each way."""
 
-import base64
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-import contextlib
 import errno
-import functools
 import hashlib
 import importlib.metadata
 import io
 import logging
 import os
 import pathlib
-import re
 import sys
 import typing as ty
 from unittest import mock
 
 from cryptography import exceptions as crypto_exceptions
-from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives import hashes
 from cursive import exception as cursive_exception
 import fixtures
-from glanceclient.common import utils as glance_utils
 from glanceclient import exc as glance_exc
 from oslo_utils.fixture import uuidsentinel as uuids
 import requests
@@ -44,6 +33,14 @@ from nova.tests.unit.image import fakes
 from nova.tests.unit.image import test_rbd
 from nova.tests.unit.image import test_rbd_run
 
+RIGHT = fakes.RIGHT
+WRONG = fakes.WRONG
+FakeGlance = fakes.FakeGlance
+FakeHandler = fakes.FakeHandler
+Image = fakes.Image
+broken = fakes.broken
+signature_of = fakes.signature_of
+
 RBD_URL = f'rbd://{test_rbd.FSID}/images/{uuids.image}/snap'
 
 
@@ -55,12 +52,12 @@ class DownloadTestCase(test.NoDBTestCase):
         self.path = os.path.join(self.directory, 'image')
         self.context = nova_context.RequestContext(
             uuids.user, uuids.project, auth_token='token')
-        self.image = fakes.Image(
+        self.image = Image(
             id=uuids.image, status='active', visibility='private',
-            size=len(fakes.RIGHT), disk_format='qcow2', locations=[],
+            size=len(RIGHT), disk_format='qcow2', locations=[],
             os_hash_algo='sha256',
-            os_hash_value=hashlib.sha256(fakes.RIGHT).hexdigest())
-        self.glance = fakes.FakeGlance(self.image)
+            os_hash_value=hashlib.sha256(RIGHT).hexdigest())
+        self.glance = FakeGlance(self.image)
         self.useFixture(fixtures.MockPatch(
             'nova.image.glance._HANDLERS', {'rbd': rbd.open_source}))
         self.useFixture(fixtures.MockPatch(
@@ -77,27 +74,27 @@ class DownloadTestCase(test.NoDBTestCase):
 
         :param status: the HTTP status, or the error that the request raises
         """
-        self.body = fakes.UnreadBody(fakes.RIGHT)
+        self.body = fakes.UnreadBody(RIGHT)
         how: dict[str, ty.Any] = (
             {'status_code': status, 'body': self.body}
             if isinstance(status, int) else {'exc': status})
         self.range = self.requests.get(
-            f'{fakes.FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
+            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
 
     def locate(self, *urls: str) -> None:
         self.image['locations'] = [
             {'url': url, 'metadata': {'store': 'x'}} for url in urls]
 
-    def handle(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
+    def handle(self, *outcomes: bytes | Exception) -> FakeHandler:
         """Have a handler of 'mem', with as many locations as outcomes."""
-        handler = fakes.FakeHandler(*outcomes)
+        handler = FakeHandler(*outcomes)
         glance.register_handler('mem', handler)
         self.flags(allowed_direct_url_schemes=['mem'], group='glance')
         self.locate(*('mem://%d' % number
                       for number in range(len(outcomes))))
         return handler
 
-    def handle_again(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
+    def handle_again(self, *outcomes: bytes | Exception) -> FakeHandler:
         """As handle(), in the place of the handler there is."""
         del glance._HANDLERS['mem']
         return self.handle(*outcomes)
@@ -117,7 +114,7 @@ class DownloadTestCase(test.NoDBTestCase):
 
     def assert_fetched(self, by_http: bool) -> None:
         self.assertEqual(
-            fakes.digest(fakes.RIGHT),
+            fakes.digest(RIGHT),
             fakes.digest(pathlib.Path(self.path).read_bytes()))
         self.assertEqual(['image'], os.listdir(self.directory))
         self.assertEqual(int(by_http), self.glance.methods.count('data'))
@@ -142,25 +139,25 @@ class TestRegistry(DownloadTestCase):
                              glance.active_handlers())
 
     def test_registered_and_not_active(self) -> None:
-        glance.register_handler('mem', fakes.FakeHandler())
+        glance.register_handler('mem', FakeHandler())
         self.flags(enable_rbd_download=True, group='glance')
         self.assertEqual(['rbd'], list(glance.active_handlers()))
 
     def test_registered_twice(self) -> None:
-        handler = fakes.FakeHandler()
+        handler = FakeHandler()
         glance.register_handler('mem', handler)
         self.assertRaisesRegex(
             ValueError, "'mem'", glance.register_handler, 'mem',
-            fakes.FakeHandler())
+            FakeHandler())
         self.assertIs(handler, glance._HANDLERS['mem'])
 
     def test_rbd_is_registered(self) -> None:
         self.assertRaisesRegex(
             ValueError, "'rbd'", glance.register_handler, 'rbd',
-            fakes.FakeHandler())
+            FakeHandler())
 
     def test_unknown_scheme(self) -> None:
-        glance.register_handler('mem', fakes.FakeHandler())
+        glance.register_handler('mem', FakeHandler())
         self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file'],
                    group='glance')
         for start in (glance.active_handlers, glance.API,
@@ -179,7 +176,7 @@ class TestRegistry(DownloadTestCase):
         self.assertEqual((), tuple(importlib.metadata.entry_points(
             group='nova.image.download')))
         with mock.patch('importlib.metadata.entry_points') as entry_points:
-            self.handle(fakes.RIGHT)
+            self.handle(RIGHT)
             self.assertEqual({'mem': glance._HANDLERS['mem']},
                              glance.active_handlers())
             self.download()
@@ -188,36 +185,36 @@ class TestRegistry(DownloadTestCase):
 
 class TestSources(DownloadTestCase):
     def test_direct(self) -> None:
-        handler = self.handle(fakes.RIGHT)
+        handler = self.handle(RIGHT)
         with self.logged() as logs:
             self.assertIsNone(self.download())
         self.assert_fetched(by_http=False)
         self.assertEqual([(uuids.image, 'mem://0', self.path)],
                          handler.calls)
         self.assertEqual(1, handler.closed)
-        self.assertEqual([len(fakes.RIGHT)], handler.sources[0].finished)
+        self.assertEqual([len(RIGHT)], handler.sources[0].finished)
         self.assertEqual([], self.warnings(logs))
 
     def test_order(self) -> None:
-        handler = self.handle(fakes.broken(), fakes.WRONG, fakes.RIGHT, fakes.RIGHT)
+        handler = self.handle(broken(), WRONG, RIGHT, RIGHT)
         self.download()
         self.assert_fetched(by_http=False)
         self.assertEqual(['mem://0', 'mem://1', 'mem://2'], handler.urls)
 
     def test_direct_url_comes_after_locations_and_not_twice(self) -> None:
-        handler = self.handle(fakes.broken(), fakes.broken(), fakes.broken())
+        handler = self.handle(broken(), broken(), broken())
         self.locate('mem://a', 'mem://b', 'mem://a')
         for direct_url in ('mem://a', 'mem://b', 'mem://c'):
             self.image['direct_url'] = direct_url
             handler.calls.clear()
-            handler._outcomes = [fakes.broken(), fakes.broken(), fakes.broken()]
+            handler._outcomes = [broken(), broken(), broken()]
             self.download()
             self.assertEqual(
                 ['mem://a', 'mem://b'] +
                 ['mem://c'] * (direct_url == 'mem://c'), handler.urls)
 
     def test_direct_url_alone(self) -> None:
-        handler = self.handle(fakes.RIGHT)
+        handler = self.handle(RIGHT)
         del self.image['locations']
         self.image['direct_url'] = 'mem://only'
         self.download()
@@ -225,13 +222,13 @@ class TestSources(DownloadTestCase):
         self.assertEqual(['mem://only'], handler.urls)
 
     def test_http_comes_last(self) -> None:
-        handler = self.handle(fakes.broken(), fakes.broken())
+        handler = self.handle(broken(), broken())
         self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(['mem://0', 'mem://1'], handler.urls)
 
     def test_not_switched_on(self) -> None:
-        handler = self.handle(fakes.RIGHT)
+        handler = self.handle(RIGHT)
         self.flags(allowed_direct_url_schemes=[], group='glance')
         self.download()
         self.assert_fetched(by_http=True)
@@ -258,7 +255,7 @@ class TestSources(DownloadTestCase):
         self.assertEqual([], self.warnings(logs))
 
     def test_warned_once_for_each_failed_source(self) -> None:
-        self.handle(fakes.broken(), fakes.WRONG, crypto_exceptions.InvalidSignature())
+        self.handle(broken(), WRONG, crypto_exceptions.InvalidSignature())
         with self.logged() as logs:
             self.download()
         found = self.warnings(logs)
@@ -280,7 +277,7 @@ class TestSources(DownloadTestCase):
         logger = logging.getLogger('nova.image.download')
         logger.addFilter(look)
         self.addCleanup(logger.removeFilter, look)
-        self.handle(fakes.broken())
+        self.handle(broken())
         with self.logged() as logs:
             self.download()
         self.assertEqual(1, len(self.warnings(logs)))
@@ -292,16 +289,16 @@ class TestSources(DownloadTestCase):
                       OSError(errno.EMFILE, 'no descriptor is left'),
                       exception.NovaException('something')):
             glance._HANDLERS.pop('mem', None)
-            self.glance = fakes.FakeGlance(self.image)
+            self.glance = FakeGlance(self.image)
             self.handle(error)
             self.download()
             self.assert_fetched(by_http=True)
 
     def test_progress(self) -> None:
-        self.handle(fakes.broken(), fakes.RIGHT)
+        self.handle(broken(), RIGHT)
         progress = mock.Mock(spec_set=download.Progress())
         self.download(progress=progress)
-        size = len(fakes.RIGHT)
+        size = len(RIGHT)
         self.assertEqual([
             mock.call.on_source_started('mem', size),
             mock.call.on_source_failed('mem', 'the cable is broken'),
@@ -312,12 +309,12 @@ class TestSources(DownloadTestCase):
         self.assertEqual(size, progress.on_complete.call_args.args[1].size)
 
     def test_progress_ends_the_download(self) -> None:
-        self.handle(fakes.broken(), fakes.RIGHT)
+        self.handle(broken(), RIGHT)
         for source, count in (('mem', 0), ('http', 2)):
-            handler = self.handle_again(fakes.broken(), fakes.broken())
+            handler = self.handle_again(broken(), broken())
 
             def stop(name: str, size: int | None) -> None:
-                self.assertEqual(len(fakes.RIGHT), size)
+                self.assertEqual(len(RIGHT), size)
                 if name == source:
                     raise PermissionError(name)
 
@@ -330,7 +327,7 @@ class TestSources(DownloadTestCase):
             self.assertEqual([], os.listdir(self.directory))
 
     def test_line_that_tells_how_it_came(self) -> None:
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         report = transfer.Report(3 << 20, 1 << 20, 1.5)
         with mock.patch.object(transfer, 'transfer', return_value=report):
             with self.logged() as logs:
@@ -353,7 +350,7 @@ class TestSources(DownloadTestCase):
     def test_progress_of_a_long_download_is_logged(self) -> None:
         self.useFixture(fixtures.MockPatch(
             'nova.image.download._PROGRESS_INTERVAL', 0))
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         with self.logged() as logs:
             self.download()
         self.assertIn(
@@ -375,7 +372,7 @@ class TestSources(DownloadTestCase):
 
     def test_size_is_not_known(self) -> None:
         """Nova cannot check the size then, and uses HTTP only."""
-        handler = self.handle(fakes.RIGHT)
+        handler = self.handle(RIGHT)
         self.image['size'] = None
         self.download()
         self.assert_fetched(by_http=True)
@@ -402,7 +399,7 @@ class TestPermission(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.handler = self.handle(fakes.RIGHT)
+        self.handler = self.handle(RIGHT)
 
     def test_permitted(self) -> None:
         self.download()
@@ -410,7 +407,7 @@ class TestPermission(DownloadTestCase):
         self.assertEqual(['get'], self.glance.methods)
         self.assertEqual(1, self.range.call_count)
         headers = self.range.request_history[0].headers
-        self.assertEqual(f'bytes={len(fakes.RIGHT)}-', headers['Range'])
+        self.assertEqual(f'bytes={len(RIGHT)}-', headers['Range'])
         self.assertEqual('token', headers['X-Auth-Token'])
 
     def test_refused(self) -> None:
@@ -438,7 +435,7 @@ class TestPermission(DownloadTestCase):
             (requests.ConnectionError, 'Unable to establish connection'),
             (requests.Timeout, 'timed out'),
         ):
-            self.glance = fakes.FakeGlance(self.image)
+            self.glance = FakeGlance(self.image)
             self.answer(answer)
             with self.logged() as logs:
                 self.download()
@@ -481,9 +478,9 @@ class TestPermission(DownloadTestCase):
     def test_asked_again_before_each_location(self) -> None:
         """The attempt before can have taken minutes."""
         del glance._HANDLERS['mem']
-        handler = self.handle(fakes.broken(), fakes.RIGHT)
+        handler = self.handle(broken(), RIGHT)
         self.requests.get(
-            f'{fakes.FakeGlance.api_server}/v2/images/{uuids.image}/file',
+            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file',
             [{'status_code': 416}, {'status_code': 403}])
         self.assertRaises(exception.ImageNotAuthorized, self.download)
         self.assertEqual(['mem://0'], handler.urls)
@@ -491,7 +488,7 @@ class TestPermission(DownloadTestCase):
 
     def test_server_named_by_the_request(self) -> None:
         """It could name any image in Ceph, and permit its download."""
-        with mock.patch.object(fakes.FakeGlance, 'has_explicit_endpoint', True):
+        with mock.patch.object(FakeGlance, 'has_explicit_endpoint', True):
             self.download()
         self.assert_fetched(by_http=True)
         self.assertFalse(self.range.called)
@@ -501,7 +498,7 @@ class TestPermission(DownloadTestCase):
 class TestHiddenLocations(DownloadTestCase):
     """Glance is asked where an image is that does not say so itself."""
 
-    def hide(self, *outcomes: bytes | Exception) -> fakes.FakeHandler:
+    def hide(self, *outcomes: bytes | Exception) -> FakeHandler:
         handler = self.handle(*outcomes)
         self.glance.hidden = [
             entry['url'] for entry in self.image.pop('locations')]
@@ -511,7 +508,7 @@ class TestHiddenLocations(DownloadTestCase):
         return self.glance.methods.count('get_image_locations')
 
     def test_asked_after_the_user_has_seen_the_image(self) -> None:
-        handler = self.hide(fakes.broken(), fakes.RIGHT)
+        handler = self.hide(broken(), RIGHT)
         with self.assertNoLogs('nova.image.locations', 'INFO'):
             self.download()
         self.assert_fetched(by_http=False)
@@ -520,7 +517,7 @@ class TestHiddenLocations(DownloadTestCase):
                          self.glance.methods)
 
     def test_user_does_not_see_the_image(self) -> None:
-        self.hide(fakes.RIGHT)
+        self.hide(RIGHT)
         call = mock.Mock(side_effect=glance_exc.HTTPNotFound())
         with mock.patch.object(self.glance, 'call', call):
             self.assertRaises(exception.ImageNotFound, self.download)
@@ -529,7 +526,7 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_not_asked_where_they_are_shown(self) -> None:
-        handler = self.handle(fakes.broken(), fakes.RIGHT)
+        handler = self.handle(broken(), RIGHT)
         self.glance.hidden = ['mem://hidden']
         self.locate('mem://0')
         self.download()
@@ -544,7 +541,7 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_not_asked_where_it_is_not_switched_on(self) -> None:
-        self.hide(fakes.RIGHT)
+        self.hide(RIGHT)
         self.flags(allowed_direct_url_schemes=[], group='glance')
         self.download()
         self.assert_fetched(by_http=True)
@@ -552,8 +549,8 @@ class TestHiddenLocations(DownloadTestCase):
         self.login.assert_not_called()
 
     def test_server_named_by_the_request_gets_no_credentials(self) -> None:
-        self.hide(fakes.RIGHT)
-        with mock.patch.object(fakes.FakeGlance, 'has_explicit_endpoint', True):
+        self.hide(RIGHT)
+        with mock.patch.object(FakeGlance, 'has_explicit_endpoint', True):
             self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
@@ -572,12 +569,12 @@ class TestHiddenLocations(DownloadTestCase):
                 self.assertIs(expected, service._client.has_explicit_endpoint)
 
     def test_not_asked_for_a_stream(self) -> None:
-        self.hide(fakes.RIGHT)
+        self.hide(RIGHT)
         self.download(dst_path=None)
         self.assertEqual(0, self.questions())
 
     def test_other_schemes(self) -> None:
-        handler = self.hide(fakes.RIGHT)
+        handler = self.hide(RIGHT)
         self.glance.hidden = ['file:///x', 'rbd://x', 'mem://0', 'swift://x']
         self.download()
         self.assertEqual(['mem://0'], handler.urls)
@@ -586,14 +583,14 @@ class TestHiddenLocations(DownloadTestCase):
         self.assertEqual(1, self.glance.methods.count('data'))
 
     def test_no_credentials(self) -> None:
-        self.hide(fakes.RIGHT)
+        self.hide(RIGHT)
         self.login.side_effect = exception.InvalidConfiguration('x')
         self.download()
         self.assert_fetched(by_http=True)
         self.assertEqual(0, self.questions())
 
     def test_error_does_not_give_them_away(self) -> None:
-        self.hide(fakes.broken())
+        self.hide(broken())
         self.glance.broken = requests.ConnectionError('reset by peer')
         with self.assertLogs('nova.image', 'INFO') as logs:
             error = self.assertRaises(
@@ -610,7 +607,7 @@ class TestProximity(DownloadTestCase):
         self.locate(*('mem://' + name for name in ranks))
 
     def test_nearest_first(self) -> None:
-        handler = self.handle(fakes.broken(), fakes.broken(), fakes.RIGHT)
+        handler = self.handle(broken(), broken(), RIGHT)
         self.rank(far=7, nowhere=None, near=0, beside=1)
         with self.logged() as logs:
             self.download()
@@ -622,7 +619,7 @@ class TestProximity(DownloadTestCase):
 
     def test_all_are_of_no_use(self) -> None:
         """Then the log says why."""
-        handler = self.handle(fakes.broken(), fakes.broken())
+        handler = self.handle(broken(), broken())
         self.rank(a=None, b=None)
         with self.logged() as logs:
             self.download()
@@ -634,8 +631,8 @@ class TestProximity(DownloadTestCase):
         def rank(_url: str) -> int | None:
             return 0
 
-        glance.register_handler('near', fakes.FakeHandler(), rank)
-        glance.register_handler('any', fakes.FakeHandler())
+        glance.register_handler('near', FakeHandler(), rank)
+        glance.register_handler('any', FakeHandler())
         self.assertEqual({'rbd': rbd.rank, 'near': rank}, glance._PROXIMITIES)
 
 
@@ -643,7 +640,7 @@ class TestFailures(DownloadTestCase):
     """The right exception, and nothing at the destination."""
 
     def test_destination_cannot_be_written(self) -> None:
-        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
+        handler = self.handle(RIGHT, RIGHT)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch('os.pwrite', side_effect=full):
             with self.assertNoLogs('nova.image', 'WARNING'):
@@ -653,40 +650,40 @@ class TestFailures(DownloadTestCase):
         self.assertNotIn('data', self.glance.methods)
 
     def test_no_directory(self) -> None:
-        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
+        handler = self.handle(RIGHT, RIGHT)
         self.path = os.path.join(self.directory, 'no', 'image')
         self.assertRaises(FileNotFoundError, self.download)
         self.assertEqual(['mem://0'], handler.urls)
         self.assertNotIn('data', self.glance.methods)
 
     def test_wrong_bytes_everywhere(self) -> None:
-        self.handle(fakes.WRONG)
-        self.glance.body = fakes.WRONG
+        self.handle(WRONG)
+        self.glance.body = WRONG
         self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
         self.assertEqual(1, self.glance.closed)
 
     def test_http_ends_early(self) -> None:
-        self.handle(fakes.broken())
-        self.glance.body = fakes.RIGHT[:-1]
+        self.handle(broken())
+        self.glance.body = RIGHT[:-1]
         self.assert_fails(
             exception.CouldNotFetchImage,
             f'{uuids.image}.*299999 bytes, the image has 300000')
 
     def test_http_brings_too_much(self) -> None:
-        self.glance.body = fakes.RIGHT + b'!'
+        self.glance.body = RIGHT + b'!'
         self.assert_fails(exception.CouldNotFetchImage, 'more than')
         self.assertEqual(1, self.glance.closed)
 
     def test_wrong_bytes_over_http_alone(self) -> None:
         """Another host may receive the right bytes."""
-        self.glance.body = fakes.WRONG
+        self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage,
                           f'{uuids.image}.*Glance recorded')
         self.assertEqual(1, self.glance.closed)
 
     def test_wrong_bytes_that_differ(self) -> None:
-        self.handle(fakes.WRONG, fakes.broken())
-        self.glance.body = fakes.RIGHT[:-2] + b'!!'
+        self.handle(WRONG, broken())
+        self.glance.body = RIGHT[:-2] + b'!!'
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
     def test_http_connection_breaks(self) -> None:
@@ -695,7 +692,7 @@ class TestFailures(DownloadTestCase):
                       requests.exceptions.ConnectionError,
                       requests.exceptions.ContentDecodingError):
             self.glance.broken = error('the connection broke')
-            self.glance.body = fakes.RIGHT[:-1]
+            self.glance.body = RIGHT[:-1]
             self.assert_fails(
                 exception.CouldNotFetchImage,
                 f'{uuids.image}.*the connection broke')
@@ -718,7 +715,7 @@ class TestFailures(DownloadTestCase):
         self.assertEqual([], os.listdir(self.directory))
 
     def test_no_way_to_verify_it(self) -> None:
-        handler = self.handle(fakes.RIGHT)
+        handler = self.handle(RIGHT)
         self.image['os_hash_algo'] = 'gost'
         self.assertRaisesRegex(
             exception.ImageUnacceptable, 'gost', self.download)
@@ -728,20 +725,20 @@ class TestFailures(DownloadTestCase):
 
 class TestVerification(DownloadTestCase):
     def test_wrong_bytes_on_the_direct_way(self) -> None:
-        self.handle(fakes.WRONG)
+        self.handle(WRONG)
         self.download()
         self.assert_fetched(by_http=True)
 
     def test_hash_left_out_for_direct_downloads_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        self.handle(fakes.WRONG)
+        self.handle(WRONG)
         with self.logged() as logs:
             self.download()
-        self.assertEqual(fakes.WRONG, pathlib.Path(self.path).read_bytes())
+        self.assertEqual(WRONG, pathlib.Path(self.path).read_bytes())
         self.assertIn('verified by nothing', logs.output[-1])
         del glance._HANDLERS['mem']
-        self.handle(fakes.broken())
-        self.glance.body = fakes.WRONG
+        self.handle(broken())
+        self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
     def test_handler_knows_whether_bytes_are_verified(self) -> None:
@@ -750,20 +747,20 @@ class TestVerification(DownloadTestCase):
             (True, {}, True), (False, {}, False),
             (True, {'os_hash_value': None}, False),
             (True, {'os_hash_value': None, 'checksum': hashlib.md5(
-                fakes.RIGHT, usedforsecurity=False).hexdigest()}, True),
+                RIGHT, usedforsecurity=False).hexdigest()}, True),
         ):
             self.flags(verify_direct_download=switch, group='glance')
             glance._HANDLERS.pop('mem', None)
             self.image.update(unsigned | changes)
-            handler = self.handle(fakes.RIGHT)
+            handler = self.handle(RIGHT)
             self.download()
             self.assertEqual([expected], handler.verified, str(changes))
 
     def test_size_counts_where_the_hash_is_left_out(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        for content in (fakes.RIGHT + b'!', fakes.RIGHT[:-1]):
+        for content in (RIGHT + b'!', RIGHT[:-1]):
             glance._HANDLERS.pop('mem', None)
-            self.glance = fakes.FakeGlance(self.image)
+            self.glance = FakeGlance(self.image)
             self.handle(content)
             self.download()
             self.assert_fetched(by_http=True)
@@ -771,8 +768,8 @@ class TestVerification(DownloadTestCase):
     def test_md5(self) -> None:
         self.image.update(
             os_hash_algo=None, os_hash_value=None,
-            checksum=hashlib.md5(fakes.RIGHT, usedforsecurity=False).hexdigest())
-        self.handle(fakes.WRONG, fakes.RIGHT)
+            checksum=hashlib.md5(RIGHT, usedforsecurity=False).hexdigest())
+        self.handle(WRONG, RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -798,13 +795,14 @@ class TestSignatures(DownloadTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(fakes.signature_of(fakes.RIGHT))
+        self.image.update(signature_of(RIGHT))
         self.certificate = self.useFixture(fixtures.MockPatch(
             'cursive.signature_utils.get_certificate')).mock
-        self.certificate.return_value.public_key = fakes.private_key().public_key
+        self.certificate.return_value.public_key = (
+            fakes.private_key().public_key)
 
     def test_direct(self) -> None:
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -828,7 +826,7 @@ class TestSignatures(DownloadTestCase):
             started.append(verifier)
             return real(source, path, verifier, **kwargs)
 
-        self.handle(fakes.WRONG, fakes.WRONG)
+        self.handle(WRONG, WRONG)
         with mock.patch.object(transfer, 'transfer', spy):
             with self.logged() as logs:
                 self.download()
@@ -842,8 +840,8 @@ class TestSignatures(DownloadTestCase):
 
     def test_hash_does_not_make_up_for_it(self) -> None:
         """Right by the hash that Glance recorded, and not what was signed."""
-        self.image.update(fakes.signature_of(fakes.WRONG))
-        self.handle(fakes.RIGHT)
+        self.image.update(signature_of(WRONG))
+        self.handle(RIGHT)
         with self.logged() as logs:
             self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(
@@ -854,15 +852,15 @@ class TestSignatures(DownloadTestCase):
 
     def test_switch_is_for_hashes_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
-        handler = self.handle(fakes.WRONG)
+        handler = self.handle(WRONG)
         self.download()
         self.assertEqual([True], handler.verified)
         self.assert_fetched(by_http=True)
 
     def test_cannot_be_verified(self) -> None:
-        handler = self.handle(fakes.RIGHT)
-        for name in fakes.signature_of(b''):
-            image = fakes.Image(self.image)
+        handler = self.handle(RIGHT)
+        for name in signature_of(b''):
+            image = Image(self.image)
             del image[name]
             self.glance.image = image
             self.assertRaisesRegex(
@@ -874,10 +872,10 @@ class TestSignatures(DownloadTestCase):
 
     def test_property_that_nova_does_not_know(self) -> None:
         """An error of its own, which ends the boot at once."""
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         for name, value in (('img_signature_hash_method', 'MD5'),
                             ('img_signature_key_type', 'RSA-PKCS1')):
-            self.glance.image = fakes.Image({**self.image, name: value})
+            self.glance.image = Image({**self.image, name: value})
             with self.logged() as logs:
                 self.assertRaisesRegex(
                     cursive_exception.SignatureVerificationError,
@@ -914,25 +912,25 @@ class TestSignatures(DownloadTestCase):
 
     def test_verified_whatever_is_asked_for_by_then(self) -> None:
         """A second source never gets away with less than the first."""
-        self.handle(fakes.WRONG)
+        self.handle(WRONG)
 
         def change(*args: ty.Any) -> ty.Any:
             self.flags(verify_glance_signatures=False, group='glance')
             return self.certificate.return_value
 
         self.certificate.side_effect = change
-        self.glance.body = fakes.WRONG
+        self.glance.body = WRONG
         self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(2, self.certificate.call_count)
 
     def test_verifier_that_was_not_used_serves_the_next_source(self) -> None:
-        self.handle(fakes.broken())
+        self.handle(broken())
         self.download()
         self.assert_fetched(by_http=True)
         self.certificate.assert_called_once()
 
     def test_no_second_certificate_is_to_be_had(self) -> None:
-        self.handle(fakes.WRONG)
+        self.handle(WRONG)
         self.certificate.side_effect = [
             self.certificate.return_value,
             cursive_exception.SignatureVerificationError(reason='no answer')]
@@ -942,7 +940,7 @@ class TestSignatures(DownloadTestCase):
 
     def test_needs_no_hash(self) -> None:
         self.image.update(os_hash_algo='gost', os_hash_value='ab')
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -950,7 +948,7 @@ class TestSignatures(DownloadTestCase):
 
     def test_trusted_certificates_for_every_source(self) -> None:
         self.flags(verify_glance_signatures=False, group='glance')
-        self.handle(fakes.WRONG)
+        self.handle(WRONG)
         trusted = mock.Mock(ids=[uuids.certificate])
         with mock.patch('cursive.certificate_utils.verify_certificate',
                         autospec=True) as verify_certificate:
@@ -971,7 +969,7 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_file(self) -> None:
-        handler = self.handle(fakes.RIGHT, fakes.RIGHT)
+        handler = self.handle(RIGHT, RIGHT)
         pathlib.Path(self.path).write_bytes(b'of another process')
         self.assert_kept()
         # The destination is at fault, so no other source can help.
@@ -992,7 +990,7 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(b'', transfer.native('os').read(reader, 1))
 
     def test_nothing(self) -> None:
-        self.handle(fakes.RIGHT)
+        self.handle(RIGHT)
         self.download(replace=False)
         self.assert_fetched(by_http=False)
 
@@ -1002,22 +1000,22 @@ class TestOtherDestinations(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.handler = self.handle(fakes.RIGHT)
+        self.handler = self.handle(RIGHT)
 
     def test_file_object(self) -> None:
         file = io.BytesIO()
         self.assertIsNone(self.download(data=file))
-        self.assertEqual(fakes.RIGHT, file.getvalue())
+        self.assertEqual(RIGHT, file.getvalue())
         self.assertEqual([], os.listdir(self.directory))
         self.assertEqual([], self.handler.calls)
 
     def test_chunks(self) -> None:
         chunks = self.download(dst_path=None)
-        self.assertEqual(fakes.RIGHT, b''.join(chunks))
+        self.assertEqual(RIGHT, b''.join(chunks))
         self.assertEqual([], self.handler.calls)
 
     def test_fifo(self) -> None:
-        body = fakes.RIGHT[:5000]
+        body = RIGHT[:5000]
         self.glance.body = body
         os.mkfifo(self.path)
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
@@ -1030,38 +1028,38 @@ class TestOtherDestinations(DownloadTestCase):
 
     def sign(self, data: bytes) -> None:
         self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(fakes.signature_of(data))
+        self.image.update(signature_of(data))
         self.useFixture(fixtures.MockPatch(
             'cursive.signature_utils.get_certificate')).mock.return_value \
             .public_key = fakes.private_key().public_key
 
     def test_file_object_and_signature(self) -> None:
-        self.sign(fakes.RIGHT)
+        self.sign(RIGHT)
         file = io.BytesIO()
         with self.logged() as logs:
             self.download(data=file)
-        self.assertEqual(fakes.RIGHT, file.getvalue())
+        self.assertEqual(RIGHT, file.getvalue())
         self.assertIn('Image signature verification succeeded for image %s' %
                       uuids.image, logs.output[-1])
 
     def test_file_object_and_wrong_signature(self) -> None:
-        self.sign(fakes.WRONG)
+        self.sign(WRONG)
         file = io.BytesIO()
         self.assertRaises(crypto_exceptions.InvalidSignature,
                           self.download, data=file)
         self.assertEqual(b'', file.getvalue())
 
     def test_chunks_and_signature(self) -> None:
-        self.sign(fakes.RIGHT)
+        self.sign(RIGHT)
         with self.logged() as logs:
             chunks = self.download(dst_path=None)
-            self.assertEqual(fakes.RIGHT, b''.join(chunks))
+            self.assertEqual(RIGHT, b''.join(chunks))
         self.assertIn('Image signature verification succeeded for image %s' %
                       uuids.image, logs.output[-1])
 
     def test_chunks_and_trusted_certificates(self) -> None:
         """Nova validates them before it requests the first byte."""
-        self.sign(fakes.RIGHT)
+        self.sign(RIGHT)
         for validation in (True, False):
             self.flags(verify_glance_signatures=validation,
                        enable_certificate_validation=validation,
@@ -1074,22 +1072,22 @@ class TestOtherDestinations(DownloadTestCase):
             verify_certificate.assert_called_once_with(
                 context=self.context, certificate_uuid=uuids.certificate,
                 trusted_certificate_uuids=[uuids.trusted])
-            self.assertEqual(fakes.RIGHT, b''.join(chunks))
+            self.assertEqual(RIGHT, b''.join(chunks))
 
     def test_chunks_and_wrong_signature(self) -> None:
         """The reader never gets the complete image."""
-        self.sign(fakes.WRONG)
+        self.sign(WRONG)
         chunks = self.download(dst_path=None)
         read = []
         with self.logged() as logs:
             self.assertRaises(crypto_exceptions.InvalidSignature,
                               lambda: read.extend(chunks))
-        self.assertEqual(fakes.RIGHT[:len(fakes.RIGHT) // 65536 * 65536], b''.join(read))
+        self.assertEqual(RIGHT[:len(RIGHT) // 65536 * 65536], b''.join(read))
         self.assertEqual(['ERROR'],
                          [record.levelname for record in logs.records])
 
     def test_no_chunks_and_wrong_signature(self) -> None:
-        self.sign(fakes.WRONG)
+        self.sign(WRONG)
         self.glance.body = b''
         self.assertRaises(crypto_exceptions.InvalidSignature,
                           lambda: list(self.download(dst_path=None)))
@@ -1110,7 +1108,7 @@ class TestRbd(DownloadTestCase):
             'rbd export': test_rbd_run.Program(*args)}))
 
     def test_success(self) -> None:
-        fake = self.export(fakes.RIGHT)
+        fake = self.export(RIGHT)
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=False)
@@ -1122,12 +1120,12 @@ class TestRbd(DownloadTestCase):
             'fetched by rbd: 300000 bytes,.* verified by sha256$')
 
     def test_flipped_bit(self) -> None:
-        self.export(fakes.WRONG)
+        self.export(WRONG)
         self.download()
         self.assert_fetched(by_http=True)
 
     def test_broken_location(self) -> None:
-        fake = self.export(fakes.RIGHT)
+        fake = self.export(RIGHT)
         self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
         with self.logged() as logs:
             self.download()
@@ -1138,7 +1136,7 @@ class TestRbd(DownloadTestCase):
                     if 'not of the form' in line and uuids.image in line]))
 
     def test_export_fails(self) -> None:
-        self.export(fakes.RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
+        self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
         with self.logged() as logs:
             self.download()
         self.assert_fetched(by_http=True)
@@ -1146,11 +1144,11 @@ class TestRbd(DownloadTestCase):
 
     def test_export_fails_and_http_too(self) -> None:
         self.export(b'', 110)
-        self.glance.body = fakes.RIGHT[:1000]
+        self.glance.body = RIGHT[:1000]
         self.assert_fails(exception.CouldNotFetchImage, uuids.image)
 
     def test_no_room_for_a_socket(self) -> None:
-        self.export(fakes.RIGHT)
+        self.export(RIGHT)
         with mock.patch('tempfile.mkdtemp', side_effect=OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC))):
             self.download()

@@ -15,8 +15,8 @@ from hypothesis import strategies
 from nova.image import rbd_diff
 from nova.image import transfer
 from nova import test
-from nova.tests.unit.image import test_rbd_diff
 from nova.tests.unit.image import fakes
+from nova.tests.unit.image import test_rbd_diff
 
 # An example makes dozens of cases, so that thousands take seconds.
 SETTINGS = hypothesis.settings(

@@ -3,9 +3,9 @@
 """A transfer that is killed or interrupted, at every system call."""
 
 from collections.abc import Callable
+import contextlib
 import errno
 import itertools
-import contextlib
 import os
 import pathlib
 import threading
@@ -19,6 +19,12 @@ from nova.image import compat
 from nova.image import transfer
 import nova.privsep.utils
 from nova.tests.unit.image import fakes
+
+SMALL = fakes.SMALL
+MemorySource = fakes.MemorySource
+HashVerifier = fakes.HashVerifier
+digest = fakes.digest
+noise = fakes.noise
 
 
 class Killed(BaseException):
@@ -213,7 +219,7 @@ class Steps(fixtures.Fixture):
         return call
 
 
-class KillableSource(fakes.MemorySource):
+class KillableSource(MemorySource):
     """Records that it is interrupted, but continues."""
 
     def __init__(self, image: bytes) -> None:
@@ -225,7 +231,7 @@ class KillableSource(fakes.MemorySource):
 
 
 class KilledTestCase(fakes.TransferTestCase):
-    IMAGE = fakes.noise(fakes.SMALL + 5)
+    IMAGE = noise(SMALL + 5)
 
     def setUp(self) -> None:
         super().setUp()
@@ -249,7 +255,7 @@ class TestKilled(KilledTestCase):
         name: str = 'image',
     ) -> Victim:
         return self.killing.start(lambda: transfer.transfer(
-            source, os.path.join(self.directory, name), fakes.HashVerifier(),
+            source, os.path.join(self.directory, name), HashVerifier(),
             replace=replace))
 
     def kill_at(self, number: int, after: bool, replace: bool) -> Steps:
@@ -294,7 +300,7 @@ class TestKilled(KilledTestCase):
                 steps = self.kill_at(number, after, replace)
                 if not steps.reached:
                     break
-            self.assertEqual(fakes.digest(self.IMAGE), fakes.digest(self.content()))
+            self.assertEqual(digest(self.IMAGE), digest(self.content()))
             self.assertGreater(number, 8, steps.calls)
             self.assertNotIn(
                 transfer.native('threading').get_ident(), steps.threads)
@@ -329,7 +335,7 @@ class TestKilled(KilledTestCase):
     def test_while_it_is_verified(self) -> None:
         verifies, go_on = self.event(), self.event()
 
-        class Slow(fakes.HashVerifier):
+        class Slow(HashVerifier):
             def verify(self) -> None:
                 verifies.set()
                 fakes.wait(go_on)
@@ -356,7 +362,7 @@ class TestKilled(KilledTestCase):
                 fakes.wait(go_on)
             real(*args, **kwargs)
 
-        class Unfinished(fakes.MemorySource):
+        class Unfinished(MemorySource):
             def readinto(self, buffer: memoryview) -> int:
                 if self.taken:
                     reads.set()
@@ -371,8 +377,8 @@ class TestKilled(KilledTestCase):
             self.killing.kill(first)
             wait_until(first_source.interrupted.is_set)
             second = self.start(
-                Unfinished([(0, b'2' * 3 * fakes.SMALL)], endless=True,
-                           pieces=(fakes.SMALL,)), name='other')
+                Unfinished([(0, b'2' * 3 * SMALL)], endless=True,
+                           pieces=(SMALL,)), name='other')
             wait_until(reads.is_set)
             go_on.set()
             first.wait()
@@ -423,7 +429,7 @@ class TestKilledLate(KilledTestCase):
     def transfer(self) -> Steps:
         with Steps(-1, lambda: None, everywhere=True) as steps:
             self.assertRaises(
-                Killed, transfer.transfer, fakes.MemorySource([(0, self.IMAGE)]),
+                Killed, transfer.transfer, MemorySource([(0, self.IMAGE)]),
                 self.path)
         self.assertIn('link', steps.calls)
         self.assertNotIn(
@@ -445,7 +451,7 @@ class TestKilledLate(KilledTestCase):
         self.after_work = replace
         with Steps(-1, lambda: None):
             self.assertRaises(
-                Killed, transfer.transfer, fakes.MemorySource([(0, self.IMAGE)]),
+                Killed, transfer.transfer, MemorySource([(0, self.IMAGE)]),
                 self.path)
         self.assertEqual(b'of another process', self.content())
 
@@ -463,7 +469,7 @@ class TestKilledTwice(KilledTestCase):
         reads, go_on = self.event(), self.event()
         threads: list[ty.Any] = []
 
-        class Stubborn(fakes.MemorySource):
+        class Stubborn(MemorySource):
             def readinto(self, buffer: memoryview) -> int:
                 reads.set()
                 fakes.wait(go_on)
@@ -540,7 +546,7 @@ class TestInterrupted(KilledTestCase):
         with Steps(number, fail, after, everywhere=True) as steps:
             try:
                 transfer.transfer(
-                    source, self.path, fakes.HashVerifier(), replace=replace)
+                    source, self.path, HashVerifier(), replace=replace)
             except Killed:
                 pass
         self.leaks.check()

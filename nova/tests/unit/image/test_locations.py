@@ -123,8 +123,8 @@ class AskTestCase(test.NoDBTestCase):
                               (RuntimeError(), False)):
             with self.assertNoLogs('nova.image.locations', 'INFO'):
                 raised = self.assertRaises(
-                    locations.LocationsUnavailable, locations.read, FakeClient(error),
-                    self.context, uuids.image)
+                    locations.LocationsUnavailable, locations.read,
+                    FakeClient(error), self.context, uuids.image)
             self.assertIs(of_all, raised.for_all_images)
 
     def test_the_same_one_twice(self) -> None:
@@ -166,7 +166,8 @@ class AskTestCase(test.NoDBTestCase):
     def test_no_credentials(self) -> None:
         self.login.side_effect = exception.InvalidConfiguration('x')
         self.assertRegex(
-            self.warned(), r'\[service_user\] in nova.conf contains no credent')
+            self.warned(),
+            r'\[service_user\] in nova.conf contains no credentials')
         self.assertEqual([], self.client.contexts)
         with self.assertNoLogs('nova.image.locations', 'INFO'):
             self.assertEqual([], self.ask())
@@ -196,7 +197,8 @@ class AskTestCase(test.NoDBTestCase):
                       glance_exc.HTTPInternalServerError('x'),
                       glance_exc.HTTPUnauthorized('x')):
             self.assertIn(
-                f'did not return the locations of image {uuids.image}', self.warned(error))
+                f'did not return the locations of image {uuids.image}',
+                self.warned(error))
 
     def test_answer_makes_no_sense(self) -> None:
         answers: list[ty.Any] = [

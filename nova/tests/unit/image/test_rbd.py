@@ -19,8 +19,8 @@ from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import test_rbd_diff
-from nova.tests.unit.image import test_rbd_run
 from nova.tests.unit.image import fakes
+from nova.tests.unit.image import test_rbd_run
 
 Program = test_rbd_run.Program
 

@@ -25,7 +25,7 @@ from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
 from nova.tests import fixtures as nova_fixtures
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 #: Uid, gid and groups of nova-compute; someone else; and no one at all.
 NOVA = (4001, 4002, 4003, 4004)
@@ -117,7 +117,7 @@ class RbdTestCase(test.NoDBTestCase):
         super().setUp()
         if os.getuid():
             self.skipTest('Only root can act for other users')
-        self.useFixture(test_transfer.LeakCheck())
+        self.useFixture(fakes.LeakCheck())
         self.side = self.useFixture(PrivilegedSide())
         self.directory = os.path.realpath(
             self.useFixture(fixtures.TempDir()).path)

@@ -11,7 +11,7 @@ from hypothesis import strategies
 
 import nova.privsep.rbd_errors
 from nova import test
-from nova.tests.unit.image import test_transfer
+from nova.tests.unit.image import fakes
 
 rbd_errors = nova.privsep.rbd_errors
 
@@ -182,7 +182,7 @@ class TestOutcome(test.NoDBTestCase):
 class TestNothingElsePasses(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(test_transfer.NoHypothesisFolder())
+        self.useFixture(fakes.NoHypothesisFolder())
 
     @hypothesis.settings(
         max_examples=300, deadline=None, database=None, derandomize=True)
