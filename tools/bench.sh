@@ -43,5 +43,5 @@ say 'Building Nova from this tree; installing it, and the released one'
 
 say 'Measuring'
 cd "$START"
-as_root "$ROOT/.tox/functional/bin/python" -W ignore -P -m nova.tests.lab.bench \
+as_root "$ROOT/.tox/functional/bin/python" -W ignore -P -m lab.bench \
     --released "$ROOT/.tox/released-nova/bin/python" "$@"

@@ -9,7 +9,7 @@
 # usage: tools/ceph-qcow2-job.sh [OPTION...]
 #
 #   --help   the options there are; they are those of the job itself, which
-#            is the Python package nova.tests.lab.job
+#            is the Python package lab.job
 #
 # For Debian 12, as root or with sudo. The packages that it installs start
 # nothing now; at the next boot of the machine they do as Debian has it.
@@ -30,4 +30,4 @@ say 'Building Nova from this tree, and installing it'
 say 'Booting instances'
 cd "$START"
 exec_as_root "$ROOT/.tox/ceph-qcow2/bin/python" -W ignore -P \
-    -m nova.tests.lab.job "$@"
+    -m lab.job "$@"

@@ -32,7 +32,7 @@ in_lab() {
 finish() {
     local status=$?
     if [ "$READY" = yes ] && { [ "$KEEP" = no ] || [ "$status" -ne 0 ]; }; then
-        in_lab nova.tests.lab down || true
+        in_lab lab down || true
     fi
     exit "$status"
 }
@@ -49,12 +49,12 @@ READY=yes
 "$VENV/bin/pip" list 2>/dev/null | grep '^nova '
 
 say 'Starting Ceph, Keystone and Glance'
-in_lab nova.tests.lab up
+in_lab lab up
 
 say 'Images for a compute host'
-in_lab nova.tests.lab.demo
+in_lab lab.demo
 
 if [ "$KEEP" = yes ]; then
     say 'The lab stays up'
-    in_lab nova.tests.lab status
+    in_lab lab status
 fi

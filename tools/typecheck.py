@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OTHERS = ('tools', 'doc', 'releasenotes')
+OTHERS = ('lab', 'tools', 'doc', 'releasenotes')
 
 
 def main(arguments: list[str]) -> int:

@@ -17,8 +17,8 @@ from novabuild import project
 from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# pip comes with the environment, from virtualenv, which is pinned.
-NOT_PINNED = {'nova', 'pip'}
+# This tree's own; pip comes from virtualenv, which is pinned.
+NOT_PINNED = {'lab', 'nova', 'pip'}
 # Installs the newest of everything, to pin that.
 UNCONSTRAINED = 'testenv:constraints'
 
@@ -45,7 +45,7 @@ class ConstraintsTestCase(testtools.TestCase):
 
     def test_versions_are_exact(self):
         files = named('constraints.txt')
-        self.assertIn(ROOT / 'nova/tests/lab/constraints.txt', files)
+        self.assertIn(ROOT / 'lab/constraints.txt', files)
         for path in files:
             for line in lines(path.read_text()):
                 specifier = requirements.Requirement(line).specifier

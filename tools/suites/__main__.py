@@ -42,6 +42,8 @@ SUITES = {
     # What older releases run in.
     'others': Suite('suites/unit', (others.TESTS,), {
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
+    'lab': Suite('suites/lab', environment={
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
     'tools': Suite('suites/tools'),
     # A lab uses the whole machine, and its tests use one lab.
     'functional': Suite('suites/functional', ('--serial',), {
@@ -81,7 +83,9 @@ def _run(
     before = counting.runs(repository)
     status = subprocess.run(
         running.command(suite.start, repository, (*suite.options, *options)),
-        env=os.environ | suite.environment | dict(environment or {}),
+        # The checkout has a folder named lab; import the installed package.
+        env=os.environ | {'PYTHONSAFEPATH': '1'} | suite.environment |
+        dict(environment or {}),
     ).returncode
     fresh = counting.runs(repository) - before
     return Done(status, counting.of_latest_run(repository) if fresh else None)

@@ -117,6 +117,8 @@ class PipTestCase(base.TestCase):
 
     def _check_ours(self, inside: dict[str, Any]) -> None:
         self.assertEqual(str(self.project.version), inside['version'])
+        self.assertEqual(
+            [], [path for path in inside['record'] if path.startswith('lab')])
         for path, entry in tree.overlay(self.project).items():
             self.assertEqual(
                 hashlib.sha256(entry.data).hexdigest(),

@@ -51,6 +51,7 @@ class TextTestCase(PatchTestCase):
         self.write('nova/lab/ceph.py', 'new = "\u20ac"\n')
         self.write('releasenotes/notes/new-1.yaml', 'features: []\n')
         self.write('doc/source/index.rst', 'Ours\n')
+        self.write('lab/ceph.py', '')
         self.configure(release='remove =\n    nova/image/old.py\n')
         before = patch.unpacked(self.sdist)
         after = self._patched()

@@ -17,13 +17,13 @@ class OverlayTestCase(base.TestCase):
             errors.BuildError, tree.overlay, project.load(self.root))
 
     def test_leftovers_stay_out(self):
-        self.write('nova/tests/lab/constraints.txt', 'tox==4\n')
+        self.write('nova/tests/unit/image/data.txt', 'tox==4\n')
         for name in ('nova/__pycache__/a.cpython-311.pyc', 'nova/b.pyc',
                      'nova/c.py~', 'nova/.d.py.swp', 'nova/e.py.orig',
                      'nova/.mypy_cache/f.py', 'nova/g.py.rej'):
             self.write(name, '')
         self.assertEqual(
-            ['nova/image/glance.py', 'nova/tests/lab/constraints.txt'],
+            ['nova/image/glance.py', 'nova/tests/unit/image/data.txt'],
             list(tree.overlay(project.load(self.root))))
 
     def test_modes(self):

@@ -18,6 +18,7 @@ class EntriesTestCase(base.TestCase):
 
     def test_all_files(self):
         self.write('nova/image/new.py', 'released = False\n')
+        self.write('lab/ceph.py', '')
         info = 'nova-1.2.0+rbd.1.dist-info'
         self.assertEqual({
             'nova/__init__.py', 'nova/image/__init__.py',

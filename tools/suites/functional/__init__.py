@@ -8,4 +8,4 @@ from suites import loading
 def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str,
 ) -> unittest.TestSuite:
-    return loading.ours(loader, 'nova/tests/functional')
+    return loading.ours(loader, 'lab/tests/functional')

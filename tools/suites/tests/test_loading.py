@@ -58,9 +58,10 @@ class LoadingTestCase(testtools.TestCase):
         self._write(self.installed, 'nova/conf/glance.py', '')
         self.useFixture(fixtures.MonkeyPatch(
             'suites.loading.ROOT', self.root))
-        spec = mock.Mock(origin=str(self.installed / 'nova/__init__.py'))
         self.useFixture(fixtures.MockPatch(
-            'importlib.util.find_spec', return_value=spec))
+            'importlib.util.find_spec',
+            lambda name: mock.Mock(
+                origin=str(self.installed / name / '__init__.py'))))
         self.loader = unittest.TestLoader()
         self.load = self.useFixture(fixtures.MockPatchObject(
             self.loader, 'loadTestsFromNames')).mock
@@ -78,10 +79,35 @@ class LoadingTestCase(testtools.TestCase):
         self._both('nova/tests/unit/image/test_b.py')
         self._both('nova/tests/unit/test_a.py')
         self._both('nova/tests/unit/base.py')
-        self._both('nova/tests/functional/test_c.py')
+        self._both('lab/tests/unit/test_c.py')
         loading.ours(self.loader, 'nova/tests/unit')
         self.load.assert_called_once_with(
             ['nova.tests.unit.image.test_b', 'nova.tests.unit.test_a'])
+
+    def test_lab(self):
+        self._both('lab/constraints.txt', 'a==1\n')
+        self._both('lab/tests/unit/test_a.py')
+        self._write(self.root, 'lab/pyproject.toml', '')
+        loading.ours(self.loader, 'lab/tests/unit')
+        self.load.assert_called_once_with(['lab.tests.unit.test_a'])
+
+    def test_another_lab_is_installed(self):
+        for name in ('lab/constraints.txt', 'lab/tests/functional/base.py'):
+            self._both('lab/tests/unit/test_a.py')
+            self._both(name)
+            self._write(self.root, name, 'changed==1')
+            exc = self.assertRaises(
+                loading.SuiteError, loading.ours, self.loader,
+                'lab/tests/unit')
+            self.assertIn(f'differs from {name} in this tree', str(exc))
+            self._write(self.installed, name, 'changed==1')
+
+    def test_lab_of_the_checkout(self):
+        self._both('lab/tests/unit/test_a.py')
+        self.installed = self.root
+        exc = self.assertRaises(
+            loading.SuiteError, loading.installed_lab)
+        self.assertIn('from the checkout', str(exc))
 
     def test_ours_are_none(self):
         exc = self.assertRaises(
@@ -93,7 +119,8 @@ class LoadingTestCase(testtools.TestCase):
         self._write(self.root, 'nova/conf/glance.py', 'changed = True\n')
         exc = self.assertRaises(
             loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit')
-        self.assertIn('is not the nova/conf/glance.py of this tree', str(exc))
+        self.assertIn(
+            'differs from nova/conf/glance.py in this tree', str(exc))
 
     def test_form_of_the_release(self):
         self._both('nova/tests/unit/test_a.py')
@@ -106,7 +133,7 @@ class LoadingTestCase(testtools.TestCase):
         self.load.assert_called_once()
 
     def test_exempt_tests_of_a_release(self):
-        self._write(self.root, 'nova/tests/released-exempt.txt', 'a.b # x\n')
+        self._write(self.root, 'tools/released-exempt.txt', 'a.b # x\n')
         self.assertEqual({'a.b': 'x'}, loading.exempt())
         extra = 'releases/1.2.0/released-exempt.txt'
         self._write(self.root, extra, 'a.c # y\n')
@@ -118,4 +145,4 @@ class LoadingTestCase(testtools.TestCase):
         with mock.patch('importlib.util.find_spec', return_value=None):
             exc = self.assertRaises(
                 loading.SuiteError, loading.ours, self.loader, 'nova/tests')
-        self.assertIn('Nova is not installed', str(exc))
+        self.assertIn('nova is not installed', str(exc))
