@@ -84,7 +84,7 @@ error state. Users can therefore rely on their servers running what was signed.
 The hash method must be ``SHA-224``, ``SHA-256``, ``SHA-384`` or ``SHA-512``.
 The key type must be ``RSA-PSS``, ``DSA``, ``ECC_SECP384R1`` or
 ``ECC_SECP521R1``, or one of the older curves, if the cryptography library on
-this host still supports it. If a property has another value, or if the
+this host still supports it. If a property has an unsupported value, or if the
 certificate is missing from the key manager or unreadable, Nova reports an
 error before it downloads any data.
 
@@ -366,12 +366,12 @@ Related options:
         default=60,
         min=1,
         help="""
-Time that Nova waits for further data of an image from Ceph, in seconds.
+Timeout for receiving further data of an image from Ceph, in seconds.
 
-When the time is up, Nova cancels the export and tries the next source of the
-image. As long as Ceph sends data, the only limit on a download is one day. The
-timeout for the first byte, which includes the connection, is the value of this
-option or one second more than
+When the timeout expires, Nova cancels the export and tries the next source of
+the image. As long as Ceph sends data, the only limit on a download is one day.
+The timeout for the first byte, which includes the connection, is the value of
+this option or one second more than
 :oslo.config:option:`glance.rbd_connect_timeout`, whichever is longer. If Nova
 verifies neither a signature nor a hash, it asks Ceph before and after the
 download whether the image still exists; the timeout for the first byte also
