@@ -22,7 +22,7 @@ pygments_style = 'native'
 
 man_pages = [
     ('cli/nova-image-fetch', 'nova-image-fetch',
-     'fetch an image as nova-compute does', ['OpenStack'], 1),
+     'download an image as nova-compute does', ['OpenStack'], 1),
 ]
 
 

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""The ``[glance]`` options: how to reach images, and how to fetch them."""
+"""The ``[glance]`` options: the image service, signatures, downloads."""
 
 import os
 
@@ -16,52 +16,54 @@ DEFAULT_SERVICE_TYPE = 'image'
 
 glance_group = cfg.OptGroup(
     name='glance', title='Image service', help="""
-How Nova finds the Image service (Glance), and how it fetches images from it.
+Options that control how Nova reaches the Image service (Glance), verifies
+image signatures, and downloads images.
 """)
 
 client_opts = [
-    # No default: its absence is what asks for the service catalog.
+    # No default: if the option is unset, Nova uses the service catalog.
     cfg.ListOpt(
         'api_servers',
         deprecated_for_removal=True,
         deprecated_since='21.0.0',
         deprecated_reason="""
-The endpoint is found by the usual keystoneauth1 adapter options of this group.
-To spread requests over several image servers, put a load balancer in front of
-them.
+The keystoneauth1 adapter options of this group select the endpoint. To spread
+requests over several image servers, put a load balancer in front of them.
 """,
         help="""
-Endpoints of the image servers.
+List of image server endpoints.
 
-Requests are spread over them at random. Leave this unset to take the endpoint
-from the service catalog, or from ``endpoint_override`` in this group; that is
-the better way unless there are several image servers and no load balancer can
-be had.
+Nova distributes its requests among them at random. If this option is unset,
+Nova uses ``endpoint_override`` of this group, or the endpoint in the service
+catalog. Set this option only if you run several image servers without a load
+balancer.
 
 Possible values:
 
-* A list of URLs ``scheme://host:port[/path]``, without the API version, such
-  as ``http://10.0.1.0:9292`` or ``https://images.example.com/image``.
+* A list of URLs of the form ``scheme://host:port[/path]``, without the API
+  version, such as ``http://10.0.1.0:9292`` or
+  ``https://images.example.com/image``.
 """),
     cfg.IntOpt(
         'num_retries',
         default=3,
         min=0,
         help="""
-How often to repeat a request that could not reach the image server.
+Number of retries when a request does not reach the image server.
 
-Between two attempts is one second. With several ``api_servers`` each attempt
-goes to another one.
+Nova waits one second between two attempts. If ``api_servers`` lists several
+servers, each attempt uses a different one.
 
 Possible values:
 
-* 0 for no second attempt, or the number of further attempts.
+* 0: do not retry.
+* A positive integer: the maximum number of retries.
 """),
     cfg.BoolOpt(
         'debug',
         default=False,
         help="""
-Have glanceclient write debug messages to Nova's log.
+Enable debug messages of glanceclient in Nova's log.
 """),
 ]
 
@@ -70,32 +72,33 @@ signature_opts = [
         'verify_glance_signatures',
         default=False,
         help="""
-Boot from signed images only, and check their signatures.
+Require signed images and verify their signatures.
 
-While an image is fetched, by whatever way, its data is checked against the
-signature among the image's properties (``img_signature``,
-``img_signature_hash_method``, ``img_signature_key_type``,
-``img_signature_certificate_uuid``). If the signature is wrong, incomplete or
-missing, the image is not used and the instance goes into the error state. So
-users know that their servers run what was signed.
+Nova verifies the data of each image against the signature in the image
+properties ``img_signature``, ``img_signature_hash_method``,
+``img_signature_key_type`` and ``img_signature_certificate_uuid``, whether it
+downloads the image over HTTP or directly. If the signature is wrong,
+incomplete or missing, Nova rejects the image and sets the instance to the
+error state. Users can therefore rely on their servers running what was signed.
 
-The hash method is one of ``SHA-224``, ``SHA-256``, ``SHA-384`` and
-``SHA-512``. The key type is one of ``RSA-PSS``, ``DSA``, ``ECC_SECP384R1`` and
-``ECC_SECP521R1``, and of the other curves that this host's cryptography
-library may still have. Anything else is an error that names it, before any
-data is fetched, and so is a certificate that the key manager does not have or
-that cannot be read.
+The hash method must be ``SHA-224``, ``SHA-256``, ``SHA-384`` or ``SHA-512``.
+The key type must be ``RSA-PSS``, ``DSA``, ``ECC_SECP384R1`` or
+``ECC_SECP521R1``, or one of the older curves, if the cryptography library on
+this host still supports it. If a property has an unsupported value, or if the
+certificate is missing from the key manager or unreadable, Nova reports an
+error before it downloads any data.
 
-Data that does not match the signature is thrown away. If it came directly from
-a store, there is a warning and the next source is tried, which has to match
-the signature, too: the recorded hash never takes its place.
+Nova discards data that does not match the signature. If the data came directly
+from a store, Nova logs a warning and tries the next source. That data must
+match the signature as well: a matching hash does not replace the signature.
 
 Related options:
 
-* The ``[key_manager]`` group says where the certificates are kept.
+* The ``[key_manager]`` group configures the service that stores the
+  certificates.
 * :oslo.config:option:`glance.enable_certificate_validation` and
-  :oslo.config:option:`glance.default_trusted_certificate_ids` decide which
-  certificates are good enough.
+  :oslo.config:option:`glance.default_trusted_certificate_ids` control which
+  certificates Nova accepts.
 """),
     cfg.BoolOpt(
         'enable_certificate_validation',
@@ -103,50 +106,54 @@ Related options:
         deprecated_for_removal=True,
         deprecated_since='16.0.0',
         deprecated_reason="""
-This option exists to let deployments with signed images move in two steps. In
-the end a signature is never to be trusted without looking at its certificate.
+This option lets deployments migrate to signed images in two steps. In the long
+run, Nova must not trust a signature without validating its certificate.
 """,
         help="""
-Check the certificate of an image's signature, too.
+Validate the certificate of an image signature.
 
-A valid signature only shows that the owner of the certificate signed the
-image. With this option the certificate itself must be one that the instance
-trusts, or be issued by one; else the image is not used and the instance goes
-into the error state. Without it anybody who can store a certificate can sign.
+A valid signature only proves that the owner of the certificate signed the
+image. If this option is enabled, the certificate must also be one of the
+trusted certificates of the instance, or be issued by one of them. Otherwise
+Nova rejects the image and sets the instance to the error state. If this option
+is disabled, any user who can store a certificate can sign images.
 
-The whole chain, up to a certificate that is its own issuer, must be among the
-trusted ones, each of them must be a CA, and all must be valid at this time.
-Without this option nobody looks at the times of a certificate.
+Every issuer in the certificate chain, up to a self-signed certificate, must be
+a trusted certificate and a CA, and every certificate must be within its
+validity period. If this option is disabled, Nova does not check validity
+periods.
 
 Related options:
 
-* It has an effect with
-  :oslo.config:option:`glance.verify_glance_signatures`, or if
+* This option has an effect only if
+  :oslo.config:option:`glance.verify_glance_signatures` is enabled or
   :oslo.config:option:`glance.default_trusted_certificate_ids` is not empty.
-  Certificates that the API request names are checked without it, too.
-* :oslo.config:option:`glance.default_trusted_certificate_ids` is for
-  instances created without trusted certificates of their own.
+  If an API request names trusted certificates, Nova always validates the
+  certificate.
+* :oslo.config:option:`glance.default_trusted_certificate_ids` applies to
+  instances that are created without trusted certificates of their own.
 """),
     cfg.ListOpt(
         'default_trusted_certificate_ids',
         default=[],
         help="""
-Certificates trusted by instances whose creator did not name any.
+Trusted certificates of instances that are created without any.
 
-They are recorded with the instance when it is created, if signatures and
-certificates are checked; a list given in the API request takes their place. If
-both lists are empty while certificates are checked, no image passes.
+If Nova verifies signatures and validates certificates, it stores this list
+with each new instance. A list in the API request takes precedence. If both
+lists are empty and certificate validation is enabled, Nova rejects every
+image.
 
 Possible values:
 
-* A list of certificate ids, as the key manager knows them.
+* A list of certificate IDs in the key manager.
 
 Related options:
 
-* They are used only with
-  :oslo.config:option:`glance.enable_certificate_validation`. Then an image
-  must be signed even if :oslo.config:option:`glance.verify_glance_signatures`
-  is off.
+* This option has an effect only if
+  :oslo.config:option:`glance.enable_certificate_validation` is enabled. In
+  that case, images must be signed even if
+  :oslo.config:option:`glance.verify_glance_signatures` is disabled.
 """),
 ]
 
@@ -155,78 +162,80 @@ direct_opts = [
         'allowed_direct_url_schemes',
         default=[],
         help="""
-Schemes of image locations from which data is fetched directly.
+URL schemes of the image locations that Nova may download from directly.
 
-When this host caches an image, it usually fetches the data over the Image API.
-If Glance says where its store holds the data, by a location with one of these
-schemes, the host asks that store instead. This can be many times faster and
-takes load off the image servers. If the direct download fails, Nova falls back
-to the Image API.
+By default, Nova downloads images over the Image API. If Glance reports a
+location with one of these schemes, Nova downloads the image from that store
+instead. This can be many times faster and reduces the load on the image
+servers. If the direct download fails, Nova falls back to the Image API.
 
-Glance decides who may download an image, also directly: before each direct
-download Nova asks it, with the user's token, whether it would send the data.
-This requires Glance 23.0.0 (Xena) or newer.
+Glance decides who may download an image, for direct downloads as well: before
+each direct download, Nova asks Glance, with the token of the user, whether it
+would send the data. This requires Glance 23.0.0 (Xena) or newer.
 
-The host's own rights in the store are used, so give it no more than it needs.
+Nova accesses the store with the rights of the compute host. Grant the host
+only the rights that it needs.
 
 Possible values:
 
 * An empty list: always use the Image API.
-* ``rbd``: images that Glance keeps in Ceph RBD. The host needs the ``rbd``
-  program, a ceph.conf and a keyring with read access to the pool of the
-  images.
+* ``rbd``: download images that Glance stores in Ceph RBD from Ceph. The host
+  needs the ``rbd`` program, a ``ceph.conf``, and a keyring with read access to
+  the pool of the images.
 
-There is no other scheme; any other word stops the service with an error.
+``rbd`` is the only supported scheme. A service that is configured with any
+other scheme does not start.
 
 Related options:
 
-* If an image does not show where it is, since neither
-  ``show_image_direct_url`` nor ``show_multiple_locations`` is set in Glance,
-  Nova asks Glance for it, with the credentials in the group
-  ``[service_user]``, which is set up as for service tokens. Their user needs
-  the roles ``service`` and ``admin`` by Glance's default policy.
+* If Glance hides locations, because neither ``show_image_direct_url`` nor
+  ``show_multiple_locations`` is enabled in Glance, Nova requests them with the
+  credentials in the ``[service_user]`` group, which is configured as for
+  service tokens. By Glance's default policy, the user of these credentials
+  needs the roles ``service`` and ``admin``.
 * :oslo.config:option:`glance.rbd_user`,
   :oslo.config:option:`glance.rbd_ceph_conf`,
   :oslo.config:option:`glance.rbd_pool`,
   :oslo.config:option:`glance.rbd_connect_timeout` and
-  :oslo.config:option:`glance.rbd_stall_timeout` are about ``rbd``.
-* :oslo.config:option:`glance.verify_direct_download` is about what is checked.
-* With :oslo.config:option:`libvirt.images_type` set to ``rbd`` instances are
-  cloned in Ceph, no image is cached, and this option is of no use.
+  :oslo.config:option:`glance.rbd_stall_timeout` configure the ``rbd`` scheme.
+* :oslo.config:option:`glance.verify_direct_download` controls how Nova
+  verifies direct downloads.
+* If :oslo.config:option:`libvirt.images_type` is ``rbd``, Nova clones images
+  in Ceph and does not cache them, so this option is of no use.
 """),
     cfg.BoolOpt(
         'verify_direct_download',
         default=True,
         help="""
-Check directly fetched data against the hash that Glance recorded.
+Verify direct downloads against the hash that Glance recorded.
 
-The data must match the image's ``os_hash_value``, or its md5 ``checksum`` if
-there is no such value, else it is thrown away and the next source is tried.
-The hash is computed while the data arrives, and takes a second or two of one
-CPU per GiB.
+The data must match the ``os_hash_value`` of the image, or its MD5 ``checksum``
+if the image has no such value. Otherwise Nova discards the data and tries the
+next source. Nova computes the hash while it downloads the data. This takes one
+or two seconds of CPU time per GiB.
 
-The algorithm is the one in ``os_hash_algo``, weak ones (``md5``, ``sha1``)
-included: the hash is there to find data that was damaged, and against somebody
-who can change what Glance records no algorithm helps, only a signature does.
-If this host does not have the algorithm, or it has no fixed size as
-``shake_256`` has none, the ``checksum`` is used, with a warning. If there is
-no ``checksum`` then, the image is not used. Nothing is checked but the size
-where Glance has recorded no hash at all. A hash that was recorded and does not
-match is never made up for by another one.
+Nova uses the algorithm in ``os_hash_algo``, even a weak one such as ``md5`` or
+``sha1``: the hash detects damaged data. No algorithm protects against an
+attacker who can change what Glance records; only a signature does. If this
+host does not support the algorithm, or if the algorithm has no fixed digest
+size, as ``shake_256``, Nova logs a warning and uses the ``checksum``. If there
+is no ``checksum`` either, Nova rejects the image. If Glance recorded no hash
+at all, Nova verifies only the size. If the recorded hash does not match, no
+other hash can replace it.
 
-Without a signature or a hash, Nova asks Ceph before and after the download for
-the ids of the image and of its snapshot, and compares them, because ``rbd``
-reads the data of a deleted image as zeros. Nova then does not detect data that
-was changed.
+Without a signature or a hash, Nova asks Ceph for the IDs of the image and of
+its snapshot before and after the download, and compares them, because ``rbd``
+reads the data of a deleted image as zeros. In this case, Nova does not detect
+changed data.
 
-It has no effect on data that comes over the Image API, which is always
-checked, nor on signatures: an image whose signature is checked needs no hash,
-and its hash is not computed. The size is always checked.
+This option does not affect downloads over the Image API, which Nova always
+verifies. It does not affect signatures either: if Nova verifies a signature,
+it does not compute the hash. Nova always verifies the size.
 
 Related options:
 
-* It has an effect only with
-  :oslo.config:option:`glance.allowed_direct_url_schemes`.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` is set.
 * :oslo.config:option:`glance.verify_glance_signatures`
 """),
     cfg.BoolOpt(
@@ -235,13 +244,14 @@ Related options:
         deprecated_for_removal=True,
         deprecated_since='34.0.0',
         deprecated_reason="""
-It says the same as ``allowed_direct_url_schemes = rbd``. Set that instead.
+``allowed_direct_url_schemes = rbd`` has the same effect and replaces this
+option.
 """,
         help="""
-Fetch images directly from Ceph RBD where Glance keeps them there.
+Download images that Glance stores in Ceph RBD directly from Ceph.
 
-If this is true, ``rbd`` counts as one of
-:oslo.config:option:`glance.allowed_direct_url_schemes`, listed there or not.
+Enabling this option has the same effect as adding ``rbd`` to
+:oslo.config:option:`glance.allowed_direct_url_schemes`.
 
 Related options:
 
@@ -251,103 +261,104 @@ Related options:
         'rbd_user',
         default='',
         help="""
-The Ceph user that fetches images.
+Ceph user for direct downloads.
 
-It needs to read the pool of the images, and nothing else::
+This user only needs read access to the pool of the images::
 
     ceph auth get-or-create client.nova-images \\
         mon 'profile rbd' osd 'profile rbd-read-only pool=images'
 
-If the images have their data in another pool, such as an erasure-coded one, it
-needs to read that pool, too: ``osd 'profile rbd-read-only pool=images, profile
-rbd-read-only pool=images-data'``.
+If Ceph stores the data of the images in a separate pool, such as an
+erasure-coded one, the user also needs read access to that pool: ``osd 'profile
+rbd-read-only pool=images, profile rbd-read-only pool=images-data'``.
 
-The privileged side uses the value that is in ``nova.conf`` when the privsep
-daemon starts. Restart ``nova-compute`` after a change.
+The privsep daemon reads this option when it starts. Restart ``nova-compute``
+after you change it.
 
 Possible values:
 
-* The name without ``client.``, such as ``nova-images``. With several clusters
-  it is the same in each of them.
-* Empty: the value of :oslo.config:option:`libvirt.rbd_user`, or if that is
-  not set either, Ceph's own default, ``admin``.
+* The name without ``client.``, such as ``nova-images``. If there are several
+  clusters, the name is the same in each of them.
+* An empty string: the value of :oslo.config:option:`libvirt.rbd_user`, or, if
+  that option is not set either, Ceph's default, ``admin``.
 
 Related options:
 
-* It has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
 * :oslo.config:option:`glance.rbd_ceph_conf`
 """),
     cfg.ListOpt(
         'rbd_ceph_conf',
         default=[],
         help="""
-Configuration files of the Ceph clusters that images are fetched from.
+Configuration files of the Ceph clusters for direct downloads.
 
-A location names its cluster by fsid. Nova uses it only if one of these files
-is of that cluster. Nova reads the fsid from the file, or asks the cluster once
-if the file has none. If an image is in several of the clusters, Nova fetches
-it from the one that comes first here; if that fails, from the next.
+A location identifies its cluster by fsid. Nova uses a location only if one of
+these files belongs to that cluster. Nova reads the fsid from the file. If the
+file contains none, Nova asks the cluster once. If several of the clusters
+store an image, Nova downloads it from the first one in this list and falls
+back to the others in order.
 
-If only root can change a file and the directories on the way to it, ``rbd``
-can read any keyring. Otherwise ``rbd`` runs as Nova's user, who must be able
-to read the file and the keyring. By default, the keyring of
+If only root can change a file and the directories that lead to it, ``rbd`` can
+read any keyring. Otherwise ``rbd`` runs as the user of ``nova-compute``, which
+must be able to read the file and the keyring. By default, the keyring for
 ``/etc/ceph/NAME.conf`` is ``/etc/ceph/NAME.client.USER.keyring``.
 
-The privileged side uses the value that is in ``nova.conf`` when the privsep
-daemon starts. Restart ``nova-compute`` after a change.
+The privsep daemon reads this option when it starts. Restart ``nova-compute``
+after you change it.
 
 Possible values:
 
-* Paths of files, one for each cluster, separated by commas, the nearest
+* A comma-separated list of paths, one for each cluster, with the nearest
   cluster first.
-* Empty: the value of :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or if
-  that is empty too, ``/etc/ceph/ceph.conf``.
+* An empty list: the value of
+  :oslo.config:option:`libvirt.images_rbd_ceph_conf`, or, if that option is
+  empty too, ``/etc/ceph/ceph.conf``.
 
 Related options:
 
-* It has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
 * :oslo.config:option:`glance.rbd_user`
 """),
     cfg.ListOpt(
         'rbd_pool',
         default=[],
         help="""
-Ceph pools that images may be fetched from.
+Ceph pools that Nova may download images from.
 
-Nova does not use a location in any other pool, and neither does the privileged
-side, which takes the value from ``nova.conf`` when the privsep daemon starts.
-In addition, the RBD image must have the id of the Glance image as its name, as
-Glance itself names it. Otherwise a location could give away any data
-that this host can read.
+Nova does not use locations in other pools. The privsep daemon enforces this as
+well, with the value that it reads when it starts. In addition, the name of the
+RBD image must be the ID of the Glance image, which is how Glance names RBD
+images. Otherwise a location could expose any data that this host can read.
 
 Possible values:
 
-* Names of pools, separated by commas. If images have their data in another
-  pool, such as an erasure-coded one, that pool does not belong here.
-* Empty: any pool that the Ceph user can read.
+* A comma-separated list of pool names. If Ceph stores the data of the images
+  in a separate pool, such as an erasure-coded one, do not list that pool.
+* An empty list: any pool that the Ceph user can read.
 
 Related options:
 
-* It has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
 """),
     cfg.IntOpt(
         'rbd_connect_timeout',
         default=5,
         min=1,
         help="""
-How many seconds to wait for a connection to the Ceph cluster.
+Timeout for connecting to the Ceph cluster, in seconds.
 
-If there is none by then, the next source of the image is tried. If a
-``ceph.conf`` has no fsid and its cluster does not answer, Nova asks it again
-after a minute at the earliest.
+When the timeout expires, Nova tries the next source of the image. If Nova has
+to ask a cluster for its fsid and the cluster does not answer, Nova waits at
+least one minute before it asks again.
 
 Related options:
 
-* It has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
 * :oslo.config:option:`glance.rbd_stall_timeout`
 """),
     cfg.IntOpt(
@@ -355,27 +366,28 @@ Related options:
         default=60,
         min=1,
         help="""
-How many seconds Ceph may go without sending a byte of an image.
+Timeout for receiving further data of an image from Ceph, in seconds.
 
-After that, Nova stops the attempt and tries the next source of the image. As
-long as Ceph sends data, only a limit of one day ends a download. The time to
-the first byte, connection included, has this limit too, or one second more
-than :oslo.config:option:`glance.rbd_connect_timeout` if that is longer. If
-Nova verifies neither a signature nor a hash, it asks Ceph before and after the
-download whether the image still exists, and each of these requests has the
-limit of a first byte.
+When the timeout expires, Nova cancels the export and tries the next source of
+the image. As long as Ceph sends data, the only limit on a download is one day.
+The timeout for the first byte, which includes the connection, is the value of
+this option or one second more than
+:oslo.config:option:`glance.rbd_connect_timeout`, whichever is longer. If Nova
+verifies neither a signature nor a hash, it asks Ceph before and after the
+download whether the image still exists; the timeout for the first byte also
+applies to each of these requests.
 
 Related options:
 
-* It has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` has ``rbd``.
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
 * :oslo.config:option:`glance.rbd_connect_timeout`
 """),
 ]
 
 glance_opts = client_opts + signature_opts + direct_opts
 
-# Where the TLS options of the client were before they came from keystoneauth1.
+# Old names of the TLS options that keystoneauth1 now provides.
 deprecated_ksa_opts = {
     new: [cfg.DeprecatedOpt(name, group=group)]
     for new, name, group in (
@@ -390,25 +402,25 @@ deprecated_ksa_opts = {
 def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_group(glance_group)
     conf.register_opts(glance_opts, group=glance_group)
-    # Requests are authenticated by the user's token: no options for that.
+    # The user's token authenticates the requests, so no auth options.
     confutils.register_ksa_opts(
         conf, glance_group, DEFAULT_SERVICE_TYPE, include_auth=False,
         deprecated_opts=deprecated_ksa_opts)
 
 
 def ceph_confs(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the path of the ceph.conf of each cluster of this host."""
+    """Return the path to the ceph.conf of each configured cluster."""
     return conf.glance.rbd_ceph_conf or [
         conf.libvirt.images_rbd_ceph_conf or '/etc/ceph/ceph.conf']
 
 
 def ceph_user(conf: cfg.ConfigOpts) -> str:
-    """Return the Ceph client, without 'client.'; '' for Ceph's default."""
+    """Return the Ceph client without 'client.', or '' for Ceph's default."""
     return conf.glance.rbd_user or conf.libvirt.rbd_user or ''
 
 
 def ceph_cluster(path: str) -> str:
-    """Return the name of a cluster, as Ceph takes it from its ceph.conf's."""
+    """Return the cluster name that Ceph derives from the path of ceph.conf."""
     name, suffix, _rest = os.path.basename(path).partition('.conf')
     return name if suffix else 'ceph'
 

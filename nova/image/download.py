@@ -109,8 +109,8 @@ class _ProgressLog:
         if now < self._next:
             return
         self._next = now + _PROGRESS_INTERVAL
-        LOG.info('Download of image %(image)s via %(source)s: %(done)d of '
-                 '%(size)s bytes',
+        LOG.info('Image %(image)s is being fetched by %(source)s: %(done)d '
+                 'of %(size)s bytes',
                  {'image': self._image_id, 'source': self._source,
                   'done': done,
                   'size': _('an unknown number of') if size is None
@@ -172,8 +172,8 @@ class Download:
             # oslo.log adds an exception that is being handled to each line,
             # so this is outside the except block.
             LOG.warning(
-                'Download of image %(image)s via %(scheme)s failed, trying '
-                'the next source: %(reason)s',
+                'Image %(image)s could not be fetched by %(scheme)s, the '
+                'next source is tried: %(reason)s',
                 {'image': self.image['id'], 'scheme': scheme,
                  'reason': reason})
             self.progress.on_source_failed(scheme, reason)

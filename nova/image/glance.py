@@ -100,8 +100,9 @@ def active_handlers() -> dict[str, download.Handler]:
         schemes.add('rbd')
     if unknown := schemes.difference(_HANDLERS):
         raise exception.InvalidConfiguration(
-            _('[glance] allowed_direct_url_schemes contains schemes without '
-              'a handler: %(unknown)s. The supported schemes are: %(known)s') %
+            _('There is no handler for: %(unknown)s, in [glance] '
+              'allowed_direct_url_schemes. The supported schemes are: '
+              '%(known)s') %
             {'unknown': ', '.join(sorted(unknown)),
              'known': ', '.join(sorted(_HANDLERS))})
     return {scheme: _HANDLERS[scheme] for scheme in schemes}

@@ -170,9 +170,9 @@ class TestDirectDownload(worker_base.WorkerTestCase):
             errors.LabError, self.host.run, self.host._python, '-c', start,
             timeout=60)
 
-        self.assertIn('allowed_direct_url_schemes has no handler for: gopher. '
-                      'The schemes that can be fetched directly are: rbd',
-                      str(error))
+        self.assertIn('There is no handler for: gopher, in [glance] '
+                      'allowed_direct_url_schemes. The supported schemes are: '
+                      'rbd', str(error))
 
 
 class TestOverHTTP(worker_base.WorkerTestCase):

@@ -176,8 +176,8 @@ class TestLocations(worker_base.WorkerTestCase):
 
         self.assert_by_http(
             image_id, first,
-            r'^Glance hides where images are, and \[service_user\] in '
-            'nova.conf has no credentials')
+            r'^Glance hides the locations of images, and \[service_user\] in '
+            'nova.conf contains no credentials')
         self.assert_by_http(image_id, second)
         self.assert_asked(image_id, 0)
 

@@ -73,7 +73,7 @@ class TestSignatures(SignedTestCase):
             other, self.certificate_id(signer)))
 
         self.refused('InvalidSignature', '', fetched=True,
-                     why='the signature is not of this data')
+                     why='the signature does not match the data')
 
     @ddt.named_data(
         ['random', lambda right: os.urandom(len(right))],
@@ -87,7 +87,7 @@ class TestSignatures(SignedTestCase):
         self.set_properties(self.image_id, **properties)
 
         self.refused('InvalidSignature', '', fetched=True,
-                     why='the signature is not of this data')
+                     why='the signature does not match the data')
 
     def test_by_another_key(self):
         stranger = signing.certify('Signer RSA-PSS')
@@ -95,14 +95,14 @@ class TestSignatures(SignedTestCase):
             self.path, self.signed()['img_signature_certificate_uuid']))
 
         self.refused('InvalidSignature', '', fetched=True,
-                     why='the signature is not of this data')
+                     why='the signature does not match the data')
 
     def test_by_another_hash_method(self):
         self.set_properties(self.image_id, **self.signed() | {
             'img_signature_hash_method': 'SHA-512'})
 
         self.refused('InvalidSignature', '', fetched=True,
-                     why='the signature is not of this data')
+                     why='the signature does not match the data')
 
     def test_unsigned(self):
         self.set_properties(self.image_id)
@@ -202,11 +202,11 @@ class TestSignatures(SignedTestCase):
         for cached in (False, True):
             self.assert_refused(
                 image_id, 'InvalidSignature', '', fetched=True, cached=cached,
-                why='the signature is not of this data')
+                why='the signature does not match the data')
         # The switch is for hashes.
         self.assert_refused(
             image_id, 'InvalidSignature', '', fetched=True,
-            why='the signature is not of this data',
+            why='the signature does not match the data',
             options={'verify_direct_download': False})
 
     def test_makes_the_hash_redundant(self):
@@ -380,5 +380,5 @@ class TestTrustedCertificates(SignedTestCase):
             __file__, *self.ids(leaf)))
 
         self.refused('InvalidSignature', '', fetched=True,
-                     why='the signature is not of this data',
+                     why='the signature does not match the data',
                      trusted=self.ids(self.root))

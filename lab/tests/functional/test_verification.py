@@ -17,7 +17,7 @@ CORRUPT = 'ImageUnacceptable'
 #: The error if only one source has delivered wrong bytes, or no source has
 #: delivered the complete image.
 LOST = 'CouldNotFetchImage'
-UNSIGNED = 'the signature is not of this data'
+UNSIGNED = 'the signature does not match the data'
 
 
 @ddt.ddt
@@ -277,7 +277,7 @@ class TestFaultyWays(matrix.MatrixTestCase):
         self.spoil(rbd='cut', http='break')
 
         self.assert_refused(
-            self.images['iso'], LOST, 'The connection broke',
+            self.images['iso'], LOST, 'The connection failed',
             fetched=True, why='It has',
             options={'verify_glance_signatures': signed})
 

@@ -115,7 +115,7 @@ class TestOutcome(FetchTestCase):
             (exception.ImageUnacceptable(image_id='x', reason='rotten'),
              errors.Status.FAILED, 'could not be fetched: .* rotten'),
             (crypto_exceptions.InvalidSignature(), errors.Status.FAILED,
-             'the signature is not of this data'),
+             'the signature does not match the data'),
             (PermissionError(13, 'Permission denied', '/there'),
              errors.Status.FAILED, "Permission denied: '/there'"),
             (FileExistsError(17, 'File exists', '/there'),
