@@ -189,8 +189,8 @@ class TestLocations(worker_base.WorkerTestCase):
 
         self.assert_by_http(
             image_id, fetched,
-            r'cannot log in with the credentials of \[service_user\] to ask '
-            f'Glance where image {image_id} is: .*HTTP 401')
+            r'cannot log in with the credentials in \[service_user\] to '
+            f'request the locations of image {image_id}: .*HTTP 401')
         self.assert_asked(image_id, 0)
 
     def test_not_an_administrator(self):
@@ -205,8 +205,8 @@ class TestLocations(worker_base.WorkerTestCase):
             self.assert_from(self.near_conf, public)
             self.assert_by_http(
                 private, self.fetch_to(f'private-{sent}', private),
-                f'where image {private} is.* roles service and admin.*HTTP '
-                '404')
+                f'locations of image {private} .* roles service and admin: '
+                '.*HTTP 404')
 
         other = self.make_image(visibility='private')
         # Glance reads it anew when it has changed.
