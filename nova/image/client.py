@@ -29,6 +29,7 @@ from nova import utils
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
+Context: ty.TypeAlias = nova_context.RequestContext
 
 #: Major version of the Image API.
 API_VERSION = 2
@@ -43,9 +44,7 @@ _CONNECTION_ERRORS = (
 _RETRY_INTERVAL = 1  # seconds
 
 
-def connect(
-    context: nova_context.RequestContext, endpoint: str, version: int,
-) -> ty.Any:
+def connect(context: Context, endpoint: str, version: int) -> ty.Any:
     """Return a glanceclient for one server."""
     session, auth = compat.session_and_auth(context)
     return glanceclient.Client(
@@ -53,7 +52,7 @@ def connect(
         global_request_id=context.global_id)
 
 
-def get_api_servers(context: nova_context.RequestContext) -> Iterator[str]:
+def get_api_servers(context: Context) -> Iterator[str]:
     """Return an endless iterator over the endpoints of the Image API.
 
     The endpoints are those of ``[glance] api_servers`` in random order, or
@@ -67,7 +66,7 @@ def get_api_servers(context: nova_context.RequestContext) -> Iterator[str]:
     return itertools.cycle(servers)
 
 
-def _endpoint_from_catalog(context: nova_context.RequestContext) -> str:
+def _endpoint_from_catalog(context: Context) -> str:
     session, auth = compat.session_and_auth(context)
     endpoint = compat.endpoint(utils.get_ksa_adapter(
         nova.conf.glance.DEFAULT_SERVICE_TYPE, ksa_auth=auth,
@@ -85,17 +84,15 @@ class GlanceClient:
         next server of :func:`get_api_servers`
     """
 
-    def __init__(
-        self, context: nova_context.RequestContext | None = None,
-        endpoint: str | None = None,
-    ) -> None:
+    def __init__(self, context: Context | None = None,
+                 endpoint: str | None = None) -> None:
         self.api_server: str | None = None
         self.api_servers: Iterator[str] | None = None
         self.client = None
         if endpoint is not None:
             self.api_server = str(endpoint)
             self.client = self._connect(
-                ty.cast(nova_context.RequestContext, context), endpoint,
+                ty.cast(Context, context), endpoint,
                 API_VERSION)
 
     @property
@@ -103,25 +100,20 @@ class GlanceClient:
         """Whether it calls a server that a request may have named."""
         return self.client is not None
 
-    def _connect(
-        self, context: nova_context.RequestContext, endpoint: str,
-        version: int,
-    ) -> ty.Any:
+    def _connect(self, context: Context, endpoint: str,
+                 version: int) -> ty.Any:
         return connect(context, endpoint, version)
 
-    def _create_onetime_client(
-        self, context: nova_context.RequestContext, version: int,
-    ) -> ty.Any:
+    def _create_onetime_client(self, context: Context, version: int) -> ty.Any:
         if self.api_servers is None:
             self.api_servers = get_api_servers(context)
         self.api_server = next(self.api_servers)
         return self._connect(context, self.api_server, version)
 
-    def call(
-        self, context: nova_context.RequestContext, version: int, method: str,
-        controller: str | None = None, args: Iterable[ty.Any] | None = None,
-        kwargs: Mapping[str, ty.Any] | None = None,
-    ) -> ty.Any:
+    def call(self, context: Context, version: int, method: str,
+             controller: str | None = None,
+             args: Iterable[ty.Any] | None = None,
+             kwargs: Mapping[str, ty.Any] | None = None) -> ty.Any:
         """Call a method of glanceclient.
 
         The arguments of the method are separate from those of this function,

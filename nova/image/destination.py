@@ -76,10 +76,9 @@ class Destination:
             self._resources = self._resources.pop_all()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None,
-        exc: BaseException | None, traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         with self._errors():
             self._resources.close()
 
@@ -207,9 +206,8 @@ class Destination:
                 raise
 
 
-def _unlink_file(
-    file: os.stat_result, name: str, dir_fd: int | None = None,
-) -> None:
+def _unlink_file(file: os.stat_result, name: str,
+                 dir_fd: int | None = None) -> None:
     """Remove a name of this file, unless it now belongs to another file."""
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(file, os.stat(

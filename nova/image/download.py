@@ -35,6 +35,7 @@ from nova.image import verify
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
+Context: ty.TypeAlias = nova_context.RequestContext
 
 #: Seconds between two log lines about the progress of a download.
 _PROGRESS_INTERVAL = 10.0
@@ -83,9 +84,8 @@ class Progress:
     def on_source_failed(self, source: str, reason: str) -> None:
         """A source failed, and Nova tries the next one."""
 
-    def on_complete(
-        self, source: str, report: transfer.Report, verified_by: str,
-    ) -> None:
+    def on_complete(self, source: str, report: transfer.Report,
+                    verified_by: str) -> None:
         """The download is complete.
 
         :param verified_by: 'signature', the name of a hash, or 'nothing'
@@ -128,7 +128,7 @@ class Download:
     :ivar replace: whether a file at path is replaced
     """
     client: client.GlanceClient
-    context: nova_context.RequestContext
+    context: Context
     image: metadata.ImageMeta
     path: str
     handlers: Mapping[str, Handler]
@@ -150,9 +150,8 @@ class Download:
         except destination.DestinationError as error:
             raise error.error from None
 
-    def _direct(
-        self, expected: verify.Expectation, wrong_hashes: set[str],
-    ) -> bool:
+    def _direct(self, expected: verify.Expectation,
+                wrong_hashes: set[str]) -> bool:
         """Return whether a location delivered the image."""
         expected = expected.for_direct_download()
         for scheme, url in self._locations():
@@ -179,9 +178,8 @@ class Download:
             self.progress.on_source_failed(scheme, reason)
         return False
 
-    def _over_http(
-        self, expected: verify.Expectation, wrong_hashes: set[str],
-    ) -> None:
+    def _over_http(self, expected: verify.Expectation,
+                   wrong_hashes: set[str]) -> None:
         image_id = self.image['id']
         self.progress.on_source_started('http', self.image['size'])
         try:
@@ -231,10 +229,8 @@ class Download:
     def _is_permitted(self) -> bool:
         return is_permitted(self.client, self.context, self.image)
 
-    def _transfer(
-        self, name: str, source: transfer.Source,
-        expected: verify.Expectation,
-    ) -> None:
+    def _transfer(self, name: str, source: transfer.Source,
+                  expected: verify.Expectation) -> None:
         image_id = self.image['id']
         report = transfer.transfer(
             source, self.path, expected.start(), size=self.image['size'],
@@ -251,10 +247,8 @@ class Download:
         self.progress.on_complete(name, report, expected.name)
 
 
-def request_data(
-    glance: client.GlanceClient, context: nova_context.RequestContext,
-    image_id: str, **kwargs: ty.Any,
-) -> ty.Any:
+def request_data(glance: client.GlanceClient, context: Context, image_id: str,
+                 **kwargs: ty.Any) -> ty.Any:
     """Request an image's data over HTTP.
 
     :returns: an iterator over the chunks
@@ -271,10 +265,8 @@ def request_data(
     return chunks
 
 
-def is_permitted(
-    glance: client.GlanceClient, context: nova_context.RequestContext,
-    image: metadata.ImageMeta,
-) -> bool:
+def is_permitted(glance: client.GlanceClient, context: Context,
+                 image: metadata.ImageMeta) -> bool:
     """Return whether Glance would send this user the data of an image.
 
     A direct download bypasses Glance, and so bypasses its checks of the
@@ -304,10 +296,8 @@ def is_permitted(
     return False
 
 
-def _request_past_the_end(
-    glance: client.GlanceClient, context: nova_context.RequestContext,
-    image: metadata.ImageMeta,
-) -> int | str:
+def _request_past_the_end(glance: client.GlanceClient, context: Context,
+                          image: metadata.ImageMeta) -> int | str:
     """Request the range of an image that begins right after its end.
 
     Glance answers such a request with 416, after it has checked the status

@@ -93,8 +93,7 @@ def for_import(image_id: str, error: BaseException) -> BaseException:
 
 
 def reraise_as(
-    translate: Callable[[BaseException], BaseException],
-) -> ty.NoReturn:
+        translate: Callable[[BaseException], BaseException]) -> ty.NoReturn:
     """Raise the translation of the exception that is being handled.
 
     Call this in an ``except`` block. The original exception is the cause of

@@ -63,15 +63,17 @@ _translate_plain_exception = errors.for_request
 get_api_servers = client.get_api_servers
 
 Progress = download.Progress
+Context: ty.TypeAlias = nova_context.RequestContext
+ImageMeta: ty.TypeAlias = metadata.ImageMeta
+GlanceImage: ty.TypeAlias = metadata.GlanceImage
+TrustedCerts: ty.TypeAlias = trusted_certs_obj.TrustedCerts
 
 _HANDLERS: dict[str, download.Handler] = {}
 _PROXIMITIES: dict[str, locations.Proximity] = {}
 
 
-def register_handler(
-    scheme: str, handler: download.Handler,
-    proximity: locations.Proximity | None = None,
-) -> None:
+def register_handler(scheme: str, handler: download.Handler,
+                     proximity: locations.Proximity | None = None) -> None:
     """Register a handler for locations of a scheme.
 
     Nova uses the handler if ``[glance] allowed_direct_url_schemes`` contains
@@ -116,7 +118,7 @@ def _reraise_translated_exception() -> ty.NoReturn:
     errors.reraise_as(_translate_plain_exception)
 
 
-def generate_glance_url(context: nova_context.RequestContext) -> str:
+def generate_glance_url(context: Context) -> str:
     """Return the endpoint of one of the image servers."""
     return next(get_api_servers(context))
 
@@ -133,10 +135,8 @@ def _endpoint_from_image_ref(image_href: str) -> tuple[str, str]:
 class GlanceClientWrapper(client.GlanceClient):
     """The client, with the name and the helper that Nova's tests use."""
 
-    def _connect(
-        self, context: nova_context.RequestContext, endpoint: str,
-        version: int,
-    ) -> ty.Any:
+    def _connect(self, context: Context, endpoint: str,
+                 version: int) -> ty.Any:
         return _glanceclient_from_endpoint(context, endpoint, version)
 
 
@@ -153,10 +153,9 @@ class GlanceImageServiceV2:
         self._client = client or GlanceClientWrapper()
         self._handlers = active_handlers()
 
-    def show(
-        self, context: nova_context.RequestContext, image_id: str,
-        include_locations: bool = False, show_deleted: bool = True,
-    ) -> metadata.ImageMeta:
+    def show(self, context: Context, image_id: str,
+             include_locations: bool = False,
+             show_deleted: bool = True) -> ImageMeta:
         """Return one image.
 
         :param include_locations: add 'locations', a list of dicts with 'url'
@@ -170,10 +169,8 @@ class GlanceImageServiceV2:
         return self._translate(
             self._get(context, image_id, show_deleted), include_locations)
 
-    def _get(
-        self, context: nova_context.RequestContext, image_id: str,
-        show_deleted: bool = True,
-    ) -> metadata.GlanceImage:
+    def _get(self, context: Context, image_id: str,
+             show_deleted: bool = True) -> GlanceImage:
         """Return one image as glanceclient does; see show()."""
         try:
             image = self._client.call(
@@ -186,9 +183,8 @@ class GlanceImageServiceV2:
             raise exception.ImageNotFound(image_id=image_id)
         return image
 
-    def _translate(
-        self, image: metadata.GlanceImage, include_locations: bool,
-    ) -> metadata.ImageMeta:
+    def _translate(self, image: GlanceImage,
+                   include_locations: bool) -> ImageMeta:
         image_meta = _translate_from_glance(
             image, include_locations=include_locations)
         if include_locations:
@@ -196,15 +192,13 @@ class GlanceImageServiceV2:
         return image_meta
 
     @staticmethod
-    def _all_locations(image_meta: metadata.ImageMeta) -> list[ty.Any]:
+    def _all_locations(image_meta: ImageMeta) -> list[ty.Any]:
         locations = image_meta.get('locations') or []
         if direct_url := image_meta.get('direct_url'):
             return [*locations, {'url': direct_url, 'metadata': {}}]
         return locations
 
-    def detail(
-        self, context: nova_context.RequestContext, **kwargs: ty.Any,
-    ) -> list[metadata.ImageMeta]:
+    def detail(self, context: Context, **kwargs: ty.Any) -> list[ImageMeta]:
         """Return all matching images that this user may see.
 
         :param kwargs: 'filters' (a dict), 'marker', 'limit', 'page_size',
@@ -220,12 +214,11 @@ class GlanceImageServiceV2:
         return [_translate_from_glance(image) for image in images
                 if _is_image_available(context, image)]
 
-    def download(
-        self, context: nova_context.RequestContext, image_id: str,
-        data: ty.BinaryIO | None = None, dst_path: str | None = None,
-        trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
-        replace: bool = True, progress: Progress | None = None,
-    ) -> Iterable[bytes] | None:
+    def download(self, context: Context, image_id: str,
+                 data: ty.BinaryIO | None = None, dst_path: str | None = None,
+                 trusted_certs: TrustedCerts | None = None,
+                 replace: bool = True,
+                 progress: Progress | None = None) -> Iterable[bytes] | None:
         """Download an image's data.
 
         Nova writes the file at dst_path from the first source with the right
@@ -279,12 +272,10 @@ class GlanceImageServiceV2:
         self._write_chunks(chunks, data, dst_path)
         return None
 
-    def _download_to_file(
-        self, context: nova_context.RequestContext, image_id: str, path: str,
-        trusted_certs: trusted_certs_obj.TrustedCerts | None,
-        verifier: transfer.Verifier | None, replace: bool,
-        progress: Progress,
-    ) -> None:
+    def _download_to_file(self, context: Context, image_id: str, path: str,
+                          trusted_certs: TrustedCerts | None,
+                          verifier: transfer.Verifier | None, replace: bool,
+                          progress: Progress) -> None:
         found = self._get(context, image_id)
         image = self._translate(
             found, include_locations=bool(self._handlers))
@@ -299,10 +290,8 @@ class GlanceImageServiceV2:
             self._client, context, image, path, self._handlers, _PROXIMITIES,
             replace, progress).run(expected)
 
-    def _write_chunks(
-        self, chunks: Iterable[bytes], data: ty.BinaryIO | None,
-        dst_path: str | None,
-    ) -> None:
+    def _write_chunks(self, chunks: Iterable[bytes], data: ty.BinaryIO | None,
+                      dst_path: str | None) -> None:
         """Write an image to a file object, a FIFO or a device."""
         with contextlib.ExitStack() as stack:
             file = data
@@ -326,10 +315,8 @@ class GlanceImageServiceV2:
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             os.fsync(fd)
 
-    def _get_verifier(
-        self, context: nova_context.RequestContext, image_id: str,
-        trusted_certs: trusted_certs_obj.TrustedCerts | None,
-    ) -> ty.Any:
+    def _get_verifier(self, context: Context, image_id: str,
+                      trusted_certs: TrustedCerts | None) -> ty.Any:
         """Return an unused verifier of the image's signature.
 
         None if no signature is required: neither the request nor the options
@@ -341,18 +328,14 @@ class GlanceImageServiceV2:
         return self._make_verifier(context, image_id, trusted_certs)
 
     def _make_verifier(
-        self, context: nova_context.RequestContext, image_id: str,
-        trusted_certs: trusted_certs_obj.TrustedCerts | None,
-    ) -> transfer.Verifier:
+            self, context: Context, image_id: str,
+            trusted_certs: TrustedCerts | None) -> transfer.Verifier:
         return verify.signature_verifier(
             context, image_id, self.show(context, image_id)['properties'],
             trusted_certs, LOG)
 
-    def create(
-        self, context: nova_context.RequestContext,
-        image_meta: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None,
-    ) -> metadata.ImageMeta:
+    def create(self, context: Context, image_meta: ImageMeta,
+               data: ty.BinaryIO | str | None = None) -> ImageMeta:
         """Create an image, optionally with data.
 
         A size of 0 and no data create an empty image that is active at once.
@@ -377,12 +360,10 @@ class GlanceImageServiceV2:
             _reraise_translated_exception()
         return _translate_from_glance(image)
 
-    def _create_v2(
-        self, context: nova_context.RequestContext,
-        sent_service_image_meta: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None, force_activate: bool = False,
-        sharing_member_id: str | None = None,
-    ) -> metadata.GlanceImage:
+    def _create_v2(self, context: Context, sent_service_image_meta: ImageMeta,
+                   data: ty.BinaryIO | str | None = None,
+                   force_activate: bool = False,
+                   sharing_member_id: str | None = None) -> GlanceImage:
         arguments = dict(sent_service_image_meta)
         if force_activate:
             # v2 activates an image only on upload, and requires its formats.
@@ -402,7 +383,7 @@ class GlanceImageServiceV2:
         return self._upload_data(context, image['id'], data)
 
     @staticmethod
-    def _as_empty_image(arguments: metadata.ImageMeta) -> metadata.ImageMeta:
+    def _as_empty_image(arguments: ImageMeta) -> ImageMeta:
         # Files of all other formats have a header.
         if arguments.get('disk_format', 'raw') != 'raw':
             raise exception.ImageBadRequest(
@@ -410,10 +391,8 @@ class GlanceImageServiceV2:
                   'without data can only be raw') % arguments['disk_format'])
         return {'disk_format': 'raw', 'container_format': 'bare'} | arguments
 
-    def _add_location(
-        self, context: nova_context.RequestContext, image_id: str,
-        location: str,
-    ) -> ty.Any:
+    def _add_location(self, context: Context, image_id: str,
+                      location: str) -> ty.Any:
         """Register data that is in a store already.
 
         Before Image API 2.17, Glance supports only the old call, and only if
@@ -432,10 +411,8 @@ class GlanceImageServiceV2:
         except glance_exc.HTTPBadRequest:
             _reraise_translated_exception()
 
-    def _add_image_member(
-        self, context: nova_context.RequestContext, image_id: str,
-        member_id: str,
-    ) -> ty.Any:
+    def _add_image_member(self, context: Context, image_id: str,
+                          member_id: str) -> ty.Any:
         """Share an image with another project.
 
         :param context: a request of the owner's project
@@ -448,19 +425,15 @@ class GlanceImageServiceV2:
         except glance_exc.HTTPBadRequest:
             _reraise_translated_exception()
 
-    def _upload_data(
-        self, context: nova_context.RequestContext, image_id: str,
-        data: ty.BinaryIO | str,
-    ) -> metadata.GlanceImage:
+    def _upload_data(self, context: Context, image_id: str,
+                     data: ty.BinaryIO | str) -> GlanceImage:
         # Reading a file blocks every green thread.
         compat.in_native_thread(self._client.call)(
             context, _API_VERSION, 'upload', args=(image_id, data))
         return self._client.call(
             context, _API_VERSION, 'get', args=(image_id,))
 
-    def _get_image_create_disk_format_default(
-        self, context: nova_context.RequestContext,
-    ) -> str:
+    def _get_image_create_disk_format_default(self, context: Context) -> str:
         """Return the disk format to use if none is requested.
 
         The answer is not cached, because Glance's configuration can change.
@@ -482,11 +455,9 @@ class GlanceImageServiceV2:
                   'Using %s.', _PREFERRED_DISK_FORMATS, supported[0])
         return supported[0]
 
-    def update(
-        self, context: nova_context.RequestContext, image_id: str,
-        image_meta: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None, purge_props: bool = True,
-    ) -> metadata.ImageMeta:
+    def update(self, context: Context, image_id: str, image_meta: ImageMeta,
+               data: ty.BinaryIO | str | None = None,
+               purge_props: bool = True) -> ImageMeta:
         """Change an image, optionally with data.
 
         :param image_meta: the changes; an 'id' is ignored
@@ -511,11 +482,8 @@ class GlanceImageServiceV2:
             _reraise_translated_image_exception(image_id)
         return _translate_from_glance(image)
 
-    def _update_v2(
-        self, context: nova_context.RequestContext,
-        sent_service_image_meta: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None,
-    ) -> metadata.GlanceImage:
+    def _update_v2(self, context: Context, sent_service_image_meta: ImageMeta,
+                   data: ty.BinaryIO | str | None = None) -> GlanceImage:
         arguments = dict(sent_service_image_meta)
         image_id = arguments['image_id']
         location = arguments.pop('location', None)
@@ -527,9 +495,7 @@ class GlanceImageServiceV2:
             return image
         return self._upload_data(context, image_id, data)
 
-    def delete(
-        self, context: nova_context.RequestContext, image_id: str,
-    ) -> bool:
+    def delete(self, context: Context, image_id: str) -> bool:
         """Delete an image.
 
         :returns: True
@@ -544,10 +510,8 @@ class GlanceImageServiceV2:
             errors.reraise_as(functools.partial(errors.for_delete, image_id))
         return True
 
-    def image_import_copy(
-        self, context: nova_context.RequestContext, image_id: str,
-        stores: list[str],
-    ) -> None:
+    def image_import_copy(self, context: Context, image_id: str,
+                          stores: list[str]) -> None:
         """Request that Glance copies an image's data to other stores.
 
         This returns when Glance has accepted the request.
@@ -574,8 +538,7 @@ def get_default_image_service() -> GlanceImageServiceV2:
 
 
 def get_remote_image_service(
-    context: nova_context.RequestContext, image_href: str,
-) -> tuple[GlanceImageServiceV2, str]:
+        context: Context, image_href: str) -> tuple[GlanceImageServiceV2, str]:
     """Return the image service of an image, and the image's ID.
 
     :param image_href: an ID, for the default service, or a URL such as
@@ -608,52 +571,40 @@ class API:
         active_handlers()
 
     def _get_session_and_image_id(
-        self, context: nova_context.RequestContext, id_or_uri: str,
+        self, context: Context, id_or_uri: str,
     ) -> tuple[GlanceImageServiceV2, str]:
         return get_remote_image_service(context, id_or_uri)
 
-    def _get_session(
-        self, _context: nova_context.RequestContext,
-    ) -> GlanceImageServiceV2:
+    def _get_session(self, _context: Context) -> GlanceImageServiceV2:
         return get_default_image_service()
 
     @staticmethod
-    def generate_image_url(
-        image_ref: str, context: nova_context.RequestContext,
-    ) -> str:
+    def generate_image_url(image_ref: str, context: Context) -> str:
         """Return a URL of the image with this ID."""
         return f'{next(get_api_servers(context))}/images/{image_ref}'
 
-    def get_all(
-        self, context: nova_context.RequestContext, **kwargs: ty.Any,
-    ) -> list[metadata.ImageMeta]:
+    def get_all(self, context: Context, **kwargs: ty.Any) -> list[ImageMeta]:
         """Return the images that this user may see."""
         return self._get_session(context).detail(context, **kwargs)
 
-    def get(
-        self, context: nova_context.RequestContext, id_or_uri: str,
-        include_locations: bool = False, show_deleted: bool = True,
-    ) -> metadata.ImageMeta:
+    def get(self, context: Context, id_or_uri: str,
+            include_locations: bool = False,
+            show_deleted: bool = True) -> ImageMeta:
         """Return one image."""
         service, image_id = self._get_session_and_image_id(context, id_or_uri)
         return service.show(
             context, image_id, include_locations=include_locations,
             show_deleted=show_deleted)
 
-    def create(
-        self, context: nova_context.RequestContext,
-        image_info: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None,
-    ) -> metadata.ImageMeta:
+    def create(self, context: Context, image_info: ImageMeta,
+               data: ty.BinaryIO | str | None = None) -> ImageMeta:
         """Create an image, optionally with data."""
         return self._get_session(context).create(
             context, image_info, data=data)
 
-    def update(
-        self, context: nova_context.RequestContext, id_or_uri: str,
-        image_info: metadata.ImageMeta,
-        data: ty.BinaryIO | str | None = None, purge_props: bool = False,
-    ) -> metadata.ImageMeta:
+    def update(self, context: Context, id_or_uri: str, image_info: ImageMeta,
+               data: ty.BinaryIO | str | None = None,
+               purge_props: bool = False) -> ImageMeta:
         """Change an image, and by default keep its other properties.
 
         Glance accepts data only for an image without data.
@@ -662,29 +613,23 @@ class API:
         return service.update(
             context, image_id, image_info, data=data, purge_props=purge_props)
 
-    def delete(
-        self, context: nova_context.RequestContext, id_or_uri: str,
-    ) -> bool:
+    def delete(self, context: Context, id_or_uri: str) -> bool:
         """Delete an image and its data."""
         service, image_id = self._get_session_and_image_id(context, id_or_uri)
         return service.delete(context, image_id)
 
-    def download(
-        self, context: nova_context.RequestContext, id_or_uri: str,
-        data: ty.BinaryIO | None = None, dest_path: str | None = None,
-        trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
-        progress: Progress | None = None,
-    ) -> Iterable[bytes] | None:
+    def download(self, context: Context, id_or_uri: str,
+                 data: ty.BinaryIO | None = None, dest_path: str | None = None,
+                 trusted_certs: TrustedCerts | None = None,
+                 progress: Progress | None = None) -> Iterable[bytes] | None:
         """Download an image's data; see GlanceImageServiceV2.download()."""
         service, image_id = self._get_session_and_image_id(context, id_or_uri)
         return service.download(
             context, image_id, data=data, dst_path=dest_path,
             trusted_certs=trusted_certs, progress=progress)
 
-    def copy_image_to_store(
-        self, context: nova_context.RequestContext, image_id: str,
-        store: str,
-    ) -> None:
+    def copy_image_to_store(self, context: Context, image_id: str,
+                            store: str) -> None:
         """Request that Glance copies an image's data to another store."""
         service, image_id = self._get_session_and_image_id(context, image_id)
         service.image_import_copy(context, image_id, [store])

@@ -15,6 +15,7 @@ import contextlib
 import functools
 from typing import Any
 from typing import Protocol
+from typing import TypeAlias
 
 from glanceclient import exc as glance_exc
 from oslo_log import log as logging
@@ -27,6 +28,7 @@ from nova.image import compat
 from nova.image import errors
 
 CONF = nova.conf.CONF
+Context: TypeAlias = nova_context.RequestContext
 LOG = logging.getLogger(__name__)
 
 _API_VERSION = 2
@@ -53,10 +55,8 @@ class LocationsUnavailable(exception.NovaException):
 class Client(Protocol):
     """Calls Glance; see nova.image.client.GlanceClient."""
 
-    def call(
-        self, context: nova_context.RequestContext, version: int, method: str,
-        *, args: Iterable[Any],
-    ) -> Any:
+    def call(self, context: Context, version: int, method: str, *,
+             args: Iterable[Any]) -> Any:
         """Call a method of glanceclient's image controller."""
 
 
@@ -67,9 +67,8 @@ def shown(image: Mapping[str, Any]) -> list[str]:
         entry['url'] for entry in image.get('locations', ())))
 
 
-def nearest_first(
-    urls: Iterable[str], proximities: Mapping[str, Proximity],
-) -> list[str]:
+def nearest_first(urls: Iterable[str],
+                  proximities: Mapping[str, Proximity]) -> list[str]:
     """Return the usable URLs, the nearest first.
 
     :param urls: in Glance's order, which is kept for equal distances
@@ -88,9 +87,7 @@ def scheme(url: str) -> str:
     return url.partition(':')[0]
 
 
-def ask(
-    client: Client, context: nova_context.RequestContext, image_id: str,
-) -> list[str]:
+def ask(client: Client, context: Context, image_id: str) -> list[str]:
     """Return all URLs of an image, or none and log a warning; see read()."""
     try:
         return read(client, context, image_id)
@@ -102,9 +99,7 @@ def ask(
         return []
 
 
-def read(
-    client: Client, context: nova_context.RequestContext, image_id: str,
-) -> list[str]:
+def read(client: Client, context: Context, image_id: str) -> list[str]:
     """Return all URLs of an image, as Glance returns them to a service.
 
     Glance may return locations of images that the user must not see, so call
@@ -140,7 +135,7 @@ def read(
             {'image': image_id, 'reason': errors.describe(error)}) from error
 
 
-def _log_in(image_id: str) -> nova_context.RequestContext:
+def _log_in(image_id: str) -> Context:
     try:
         return compat.service_context()
     except exception.InvalidConfiguration as error:
@@ -157,17 +152,15 @@ def _log_in(image_id: str) -> nova_context.RequestContext:
             {'image': image_id, 'reason': errors.describe(error)}) from error
 
 
-def _call(
-    client: Client, own: nova_context.RequestContext,
-    users: nova_context.RequestContext, image_id: str,
-) -> Iterable[Mapping[str, Any]]:
+def _call(client: Client, own: Context, users: Context,
+          image_id: str) -> Iterable[Mapping[str, Any]]:
     """Send the request as Nova, and if refused, as the user with Nova's token.
 
     Glance's default policy allows only the first, and requires the role admin
     for an image of another project. A policy that checks the roles of the
     service token allows the second.
     """
-    def get(context: nova_context.RequestContext) -> Any:
+    def get(context: Context) -> Any:
         return client.call(
             context, _API_VERSION, 'get_image_locations', args=(image_id,))
 

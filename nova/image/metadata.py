@@ -47,9 +47,8 @@ _VISIBILITY = {
     '1': 'public', 'true': 'public', '0': 'private', 'false': 'private'}
 
 
-def from_glance(
-    image: GlanceImage, include_locations: bool = False,
-) -> ImageMeta:
+def from_glance(image: GlanceImage,
+                include_locations: bool = False) -> ImageMeta:
     """Convert an image of the Image API v2 to Nova's image dict.
 
     :param image: the image as glanceclient returns it
@@ -92,9 +91,8 @@ def list_params(params: Mapping[str, ty.Any]) -> dict[str, ty.Any]:
     return arguments | {'filters': filters}
 
 
-def is_available(
-    context: nova_context.RequestContext, image: GlanceImage,
-) -> bool:
+def is_available(context: nova_context.RequestContext,
+                 image: GlanceImage) -> bool:
     """Return whether the requesting user may see an image.
 
     With a token, Glance has checked this already. Without authentication in
@@ -130,9 +128,8 @@ def dump_structured(image_meta: Mapping[str, ty.Any]) -> ImageMeta:
             value if isinstance(value, str) else jsonutils.dumps(value)))
 
 
-def _convert_structured(
-    image_meta: Mapping[str, ty.Any], convert: Callable[[ty.Any], ty.Any],
-) -> ImageMeta:
+def _convert_structured(image_meta: Mapping[str, ty.Any],
+                        convert: Callable[[ty.Any], ty.Any]) -> ImageMeta:
     converted = copy.deepcopy(dict(image_meta))
     properties = converted.get('properties') or {}
     for name in _STRUCTURED:
@@ -141,9 +138,8 @@ def _convert_structured(
     return converted
 
 
-def _split_properties(
-    image: GlanceImage, include_locations: bool,
-) -> ImageMeta:
+def _split_properties(image: GlanceImage,
+                      include_locations: bool) -> ImageMeta:
     hidden = _OMITTED if include_locations else _OMITTED | _LOCATIONS
     schema = schemas.Schema(image.schema)
     custom: dict[str, ty.Any] = {}
@@ -165,8 +161,7 @@ def _split_properties(
 
 
 def _custom_properties(
-    properties: Mapping[str, ty.Any],
-) -> dict[str, str | None]:
+        properties: Mapping[str, ty.Any]) -> dict[str, str | None]:
     # v2 takes strings and null only.
     return {
         name: None if value is None else str(value)
@@ -199,9 +194,8 @@ def _is_public(image: GlanceImage) -> bool:
     return image.is_public
 
 
-def _belongs_to(
-    context: nova_context.RequestContext, properties: Mapping[str, ty.Any],
-) -> bool:
+def _belongs_to(context: nova_context.RequestContext,
+                properties: Mapping[str, ty.Any]) -> bool:
     if context.project_id:
         for name in ('owner_id', 'project_id'):
             if name in properties:

@@ -100,11 +100,9 @@ class Report:
     seconds: float
 
 
-def transfer(
-    source: Source, path: str, verifier: Verifier | None = None,
-    size: int | None = None, progress: Progress | None = None,
-    replace: bool = True,
-) -> Report:
+def transfer(source: Source, path: str, verifier: Verifier | None = None,
+             size: int | None = None, progress: Progress | None = None,
+             replace: bool = True) -> Report:
     """Write the image from a source to a file, or leave no file behind.
 
     This syncs the file and its directory before it returns. Until then the
@@ -204,10 +202,9 @@ class _Stage:
     wait for it. put() and join() raise the failure in the reader's thread.
     """
 
-    def __init__(
-        self, name: str, pool: _Pool, work: Callable[[_Block | _Gap], None],
-        last: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, name: str, pool: _Pool,
+                 work: Callable[[_Block | _Gap], None],
+                 last: Callable[[], None] | None = None) -> None:
         self._pool = pool
         self._work = work
         self._last = last
@@ -264,11 +261,9 @@ class _Work:
     stages, and closes the file.
     """
 
-    def __init__(
-        self, source: Source, target: destination.Destination,
-        verifier: Verifier | None, size: int | None,
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, source: Source, target: destination.Destination,
+                 verifier: Verifier | None, size: int | None,
+                 progress: Progress | None) -> None:
         self._source = source
         self._destination = target
         self._verifier = verifier
@@ -360,11 +355,9 @@ class _Work:
                 self._stopped = True
                 raise
 
-    def _start(
-        self, stack: contextlib.ExitStack, name: str,
-        work: Callable[[_Block | _Gap], None],
-        last: Callable[[], None] | None = None,
-    ) -> None:
+    def _start(self, stack: contextlib.ExitStack, name: str,
+               work: Callable[[_Block | _Gap], None],
+               last: Callable[[], None] | None = None) -> None:
         stage = _Stage(name, self._pool, work, last)
         stack.callback(stage.abandon)
         self._stages.append(stage)

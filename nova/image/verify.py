@@ -33,6 +33,7 @@ from nova.objects import trusted_certs as trusted_certs_obj
 CONF = nova.conf.CONF
 LOG = oslo_logging.getLogger(__name__)
 Log: ty.TypeAlias = logging.LoggerAdapter[ty.Any]
+Context: ty.TypeAlias = nova_context.RequestContext
 TrustedCerts: ty.TypeAlias = trusted_certs_obj.TrustedCerts
 
 _CERTIFICATE = 'img_signature_certificate_uuid'
@@ -90,9 +91,8 @@ class Expectation:
 NOTHING = Expectation('nothing', lambda: None)
 
 
-def signature(
-    first: transfer.Verifier, again: Callable[[], transfer.Verifier],
-) -> Expectation:
+def signature(first: transfer.Verifier,
+              again: Callable[[], transfer.Verifier]) -> Expectation:
     """Expect the bytes that the image's signature covers.
 
     :param first: an unused verifier
@@ -162,8 +162,7 @@ class _HashVerifier:
 
 
 def certificates_to_trust(
-    trusted_certs: TrustedCerts | None,
-) -> TrustedCerts | None:
+        trusted_certs: TrustedCerts | None) -> TrustedCerts | None:
     """Return the certificates of a request, or the default ones."""
     default_ids = CONF.glance.default_trusted_certificate_ids
     if (not trusted_certs and default_ids and
@@ -173,10 +172,8 @@ def certificates_to_trust(
 
 
 def signature_verifier(
-    context: nova_context.RequestContext, image_id: str,
-    properties: Mapping[str, ty.Any], trusted_certs: TrustedCerts | None,
-    log: Log,
-) -> transfer.Verifier:
+        context: Context, image_id: str, properties: Mapping[str, ty.Any],
+        trusted_certs: TrustedCerts | None, log: Log) -> transfer.Verifier:
     """Return an unused verifier of an image's signature.
 
     :param properties: the custom properties of the image
@@ -213,9 +210,8 @@ def signature_verifier(
     return verifier
 
 
-def _get_verifier(
-    context: nova_context.RequestContext, signature: dict[str, ty.Any],
-) -> transfer.Verifier:
+def _get_verifier(context: Context,
+                  signature: dict[str, ty.Any]) -> transfer.Verifier:
     try:
         return signature_utils.get_verifier(context=context, **signature)
     except _UNREADABLE as error:
@@ -225,10 +221,8 @@ def _get_verifier(
         ) from error
 
 
-def _validate(
-    context: nova_context.RequestContext, certificate_uuid: str,
-    trusted_certs: ty.Any, log: Log,
-) -> None:
+def _validate(context: Context, certificate_uuid: str, trusted_certs: ty.Any,
+              log: Log) -> None:
     try:
         certificate_utils.verify_certificate(
             context=context, certificate_uuid=certificate_uuid,
@@ -243,9 +237,8 @@ def _validate(
               'certificate: %s', certificate_uuid)
 
 
-def verified_chunks(
-    image_id: str, chunks: Iterable[bytes], verifier: ty.Any, log: Log,
-) -> Iterator[bytes]:
+def verified_chunks(image_id: str, chunks: Iterable[bytes], verifier: ty.Any,
+                    log: Log) -> Iterator[bytes]:
     """Yield the chunks of an image, the last one after its verification.
 
     :param log: the log of the caller

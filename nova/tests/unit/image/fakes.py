@@ -95,11 +95,9 @@ class NoHypothesisFolder(fixtures.Fixture):
 class MemorySource:
     """An image in memory, as a stream that is read in pieces."""
 
-    def __init__(
-        self, extents: Sequence[Extent], size: int | None = None,
-        pieces: Sequence[int] = (1 << 30,), endless: bool = False,
-        failure: Callable[[], Exception] | None = None,
-    ) -> None:
+    def __init__(self, extents: Sequence[Extent], size: int | None = None,
+                 pieces: Sequence[int] = (1 << 30,), endless: bool = False,
+                 failure: Callable[[], Exception] | None = None) -> None:
         """Create a source.
 
         :param size: the size that it reports
@@ -298,11 +296,9 @@ class FakeGlance:
         self.methods: list[str] = []
         self.closed = 0
 
-    def call(
-        self, _context: object, version: int, method: str,
-        controller: str | None = None, args: Sequence[ty.Any] = (),
-        kwargs: Mapping[str, ty.Any] | None = None,
-    ) -> ty.Any:
+    def call(self, _context: object, version: int, method: str,
+             controller: str | None = None, args: Sequence[ty.Any] = (),
+             kwargs: Mapping[str, ty.Any] | None = None) -> ty.Any:
         assert (version, controller, args) == (2, None, (uuids.image,))
         self.methods.append(method)
         if method == 'get':
@@ -343,10 +339,8 @@ class FakeHandler:
         self.closed = 0
 
     @contextlib.contextmanager
-    def __call__(
-        self, image: Mapping[str, ty.Any], url: str, path: str, /, *,
-        verified: bool,
-    ) -> Iterator[transfer.Source]:
+    def __call__(self, image: Mapping[str, ty.Any], url: str, path: str, /, *,
+                 verified: bool) -> Iterator[transfer.Source]:
         self.verified.append(verified)
         self.calls.append((image['id'], url, path))
         outcome = self._outcomes.pop(0)

@@ -22,9 +22,8 @@ class TestTranslation(test.NoDBTestCase):
         (exc.HTTPOverLimit, exception.ImageQuotaExceeded),
     )
     @ddt.unpack
-    def test_for_image(
-        self, met: type[Exception], raised: type[Exception],
-    ) -> None:
+    def test_for_image(self, met: type[Exception],
+                       raised: type[Exception]) -> None:
         translated = errors.for_image('cafe', met())
         self.assertIs(raised, type(translated))
         self.assertIn('cafe', str(translated))
@@ -36,9 +35,8 @@ class TestTranslation(test.NoDBTestCase):
         (exc.HTTPBadRequest, exception.Invalid),
     )
     @ddt.unpack
-    def test_for_request(
-        self, met: type[exc.HTTPException], raised: type[Exception],
-    ) -> None:
+    def test_for_request(self, met: type[exc.HTTPException],
+                         raised: type[Exception]) -> None:
         translated = errors.for_request(met(details='why not'))
         self.assertIs(raised, type(translated))
         self.assertIn('why not', str(translated))
@@ -49,9 +47,8 @@ class TestTranslation(test.NoDBTestCase):
         (exc.HTTPConflict, exception.ImageDeleteConflict),
     )
     @ddt.unpack
-    def test_for_delete(
-        self, met: type[Exception], raised: type[Exception],
-    ) -> None:
+    def test_for_delete(self, met: type[Exception],
+                        raised: type[Exception]) -> None:
         self.assertIs(raised, type(errors.for_delete('cafe', met())))
 
     @ddt.data(
@@ -61,9 +58,8 @@ class TestTranslation(test.NoDBTestCase):
         (exc.HTTPBadRequest, exception.ImageBadRequest),
     )
     @ddt.unpack
-    def test_for_import(
-        self, met: type[Exception], raised: type[Exception],
-    ) -> None:
+    def test_for_import(self, met: type[Exception],
+                        raised: type[Exception]) -> None:
         self.assertIs(raised, type(errors.for_import('cafe', met())))
 
     @ddt.data(
@@ -76,19 +72,16 @@ class TestTranslation(test.NoDBTestCase):
     )
     @ddt.unpack
     def test_others_stay_as_they_are(
-        self, translate: Callable[[BaseException], BaseException],
-        met: type[Exception],
-    ) -> None:
+            self, translate: Callable[[BaseException], BaseException],
+            met: type[Exception]) -> None:
         error = met()
         self.assertIs(error, translate(error))
 
 
 class TestReraiseAs(test.NoDBTestCase):
     @staticmethod
-    def _reraise(
-        error: Exception,
-        translate: Callable[[BaseException], BaseException],
-    ) -> None:
+    def _reraise(error: Exception,
+                 translate: Callable[[BaseException], BaseException]) -> None:
         try:
             raise error
         except Exception:

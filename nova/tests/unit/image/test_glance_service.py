@@ -121,8 +121,7 @@ class TestCall(ServiceTestCase):
     @ddt.data(exc.CommunicationError, exc.HTTPServiceUnavailable,
               exc.InvalidEndpoint, OSError)
     def test_every_attempt_goes_to_the_next_server(
-        self, kind: type[Exception],
-    ) -> None:
+            self, kind: type[Exception]) -> None:
         met = [kind(f'no answer {n}') for n in range(3)]
         self.make.return_value.images.get.side_effect = met
         error = self.assertRaises(
@@ -176,9 +175,8 @@ class TestShow(ServiceTestCase):
          [{'url': 'l', 'metadata': {}}, {'url': 'd', 'metadata': {}}]),
     )
     @ddt.unpack
-    def test_locations(
-        self, image: dict[str, ty.Any], locations: list[ty.Any],
-    ) -> None:
+    def test_locations(self, image: dict[str, ty.Any],
+                       locations: list[ty.Any]) -> None:
         self.pass_metadata_through()
         self.client.call.return_value = image
         shown = self.service.show(

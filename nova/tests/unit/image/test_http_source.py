@@ -10,9 +10,8 @@ from nova import test
 
 
 class TestChunkSource(test.NoDBTestCase):
-    def read_all(
-        self, source: http_source.ChunkSource, size: int,
-    ) -> list[bytes]:
+    def read_all(self, source: http_source.ChunkSource,
+                 size: int) -> list[bytes]:
         found = []
         buffer = bytearray(size)
         while count := source.readinto(memoryview(buffer)):

@@ -164,10 +164,8 @@ class Steps(fixtures.Fixture):
     By default, it does not count the calls of the test's own thread.
     """
 
-    def __init__(
-        self, number: int, callback: Callable[[], None], after: bool = False,
-        everywhere: bool = False,
-    ) -> None:
+    def __init__(self, number: int, callback: Callable[[], None],
+                 after: bool = False, everywhere: bool = False) -> None:
         """Watch the system calls.
 
         :param number: number of the call, from 0; negative: none
@@ -196,9 +194,8 @@ class Steps(fixtures.Fixture):
             return self.calls[self._number]
         return ''
 
-    def _watched(
-        self, name: str, real: Callable[..., ty.Any],
-    ) -> Callable[..., ty.Any]:
+    def _watched(self, name: str,
+                 real: Callable[..., ty.Any]) -> Callable[..., ty.Any]:
         def call(*args: ty.Any, **kwargs: ty.Any) -> ty.Any:
             ident = transfer.native('threading').get_ident()
             if ident == self._own and not self._everywhere:
@@ -250,10 +247,8 @@ class TestKilled(KilledTestCase):
         super().setUp()
         self.killing = self.useFixture(Killing())
 
-    def start(
-        self, source: transfer.Source, replace: bool = True,
-        name: str = 'image',
-    ) -> Victim:
+    def start(self, source: transfer.Source, replace: bool = True,
+              name: str = 'image') -> Victim:
         return self.killing.start(lambda: transfer.transfer(
             source, os.path.join(self.directory, name), HashVerifier(),
             replace=replace))
@@ -284,9 +279,7 @@ class TestKilled(KilledTestCase):
                 self.assertIsNone(victim.error)
         return steps
 
-    def assert_not_named(
-        self, steps: Steps, number: int, after: bool,
-    ) -> None:
+    def assert_not_named(self, steps: Steps, number: int, after: bool) -> None:
         before = steps.calls[:number + 1]
         if not {*_NAMING} & {*before}:
             self.assertFalse({*_NAMING} & {*steps.calls}, steps.calls)
@@ -533,9 +526,8 @@ class TestInterrupted(KilledTestCase):
         super().setUp()
         self.replace(compat, 'in_native_thread', lambda work: work)
 
-    def interrupt_at(
-        self, number: int, after: bool, replace: bool,
-    ) -> str | None:
+    def interrupt_at(self, number: int, after: bool,
+                     replace: bool) -> str | None:
         """Return the system call that the signal interrupted, or None."""
         def fail() -> None:
             # Here the test itself, not the transfer, would leak a descriptor.

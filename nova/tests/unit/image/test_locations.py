@@ -31,10 +31,8 @@ class FakeClient:
         self._outcomes = list(outcomes)
         self.contexts: list[nova_context.RequestContext] = []
 
-    def call(
-        self, context: nova_context.RequestContext, version: int, method: str,
-        *, args: Iterable[ty.Any],
-    ) -> ty.Any:
+    def call(self, context: nova_context.RequestContext, version: int,
+             method: str, *, args: Iterable[ty.Any]) -> ty.Any:
         assert (version, method, args) == (
             2, 'get_image_locations', (uuids.image,))
         self.contexts.append(context)
@@ -56,9 +54,8 @@ class TestShown(test.NoDBTestCase):
 
 
 class TestNearestFirst(test.NoDBTestCase):
-    def ranked(
-        self, urls: Iterable[str], **ranks: Mapping[str, int | None],
-    ) -> list[str]:
+    def ranked(self, urls: Iterable[str],
+               **ranks: Mapping[str, int | None]) -> list[str]:
         return locations.nearest_first(
             urls, {scheme: known.__getitem__
                    for scheme, known in ranks.items()})

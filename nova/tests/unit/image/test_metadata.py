@@ -135,9 +135,8 @@ class TestListParams(test.NoDBTestCase):
         ('False', {'visibility': 'private'}), ('0', {'visibility': 'private'}),
         ('none', {}), (None, {}))
     @ddt.unpack
-    def test_is_public(
-        self, value: str | None, filters: dict[str, str],
-    ) -> None:
+    def test_is_public(self, value: str | None,
+                       filters: dict[str, str]) -> None:
         self.assertEqual(
             {'filters': filters},
             metadata.list_params({'filters': {'is_public': value}}))
@@ -174,9 +173,8 @@ class TestIsAvailable(test.NoDBTestCase):
         ({}, False),
     )
     @ddt.unpack
-    def test_without_authentication(
-        self, properties: dict[str, str], expected: bool,
-    ) -> None:
+    def test_without_authentication(self, properties: dict[str, str],
+                                    expected: bool) -> None:
         context = mock.Mock(
             auth_token=None, is_admin=False, project_id='p', user_id='u')
         image = mock.Mock(visibility='private', properties=properties)

@@ -63,10 +63,9 @@ class TestBytes(fakes.TransferTestCase):
             strategies.integers(SMALL // 64, 2 * SMALL) | _EDGES.filter(bool),
             min_size=1, max_size=4),
         told=strategies.booleans())
-    def test_any_image_in_any_pieces(
-        self, parts: list[tuple[int, int, str]], gap: int, pieces: list[int],
-        told: bool,
-    ) -> None:
+    def test_any_image_in_any_pieces(self, parts: list[tuple[int, int, str]],
+                                     gap: int, pieces: list[int],
+                                     told: bool) -> None:
         extents, offset = [], 0
         for number, (before, length, fill) in enumerate(parts):
             data = _FILLS[fill](length, number)
@@ -395,9 +394,8 @@ class TestMemory(fakes.TransferTestCase):
         self.assertLessEqual(len([each for each in self.maps if each()]),
                              kept, 'buffers are left to the collector')
 
-    def transfer_in_vain(
-        self, source: transfer.Source, verifier: transfer.Verifier,
-    ) -> None:
+    def transfer_in_vain(self, source: transfer.Source,
+                         verifier: transfer.Verifier) -> None:
         # Unlike assertRaises this keeps nothing of the error.
         try:
             transfer.transfer(source, self.path, verifier)
