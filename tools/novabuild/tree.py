@@ -22,31 +22,18 @@ _LEFTOVERS = (
 def overlay(ours: project.Project) -> dict[str, archive.Entry]:
     """Give the files of ``nova/``, each by its path in Nova.
 
-    Those of the folder ``releases/VERSION/nova``, for the release that is
-    built from, take the place of those in ``nova/``.
-
     What is there counts, tracked by git or not, so that a file is built and
     tested before it is committed. What editors and tools leave does not.
 
-    :raises BuildError: one of them cannot be read or is not a plain file, or
-        has nothing to take the place of
+    :raises BuildError: one of them cannot be read or is not a plain file
     """
-    found = _code(ours.root)
+    found = read(
+        ours.root, _walk(ours.root / 'nova', ours.root, _LEFTOVERS + ('.*',)))
     if not found:
         raise errors.BuildError(
             f'{ours.root / "nova"} has no files, so there is nothing to lay '
             'over the released Nova. Is this a whole checkout?')
-    folder = ours.root / 'releases' / str(ours.release.version)
-    variants = _code(folder)
-    if stray := sorted(variants.keys() - found.keys()):
-        raise errors.BuildError(
-            f'{folder} has files that nova/ has not: {", ".join(stray)}. It '
-            'is for other forms of files in nova/.')
-    return found | variants
-
-
-def _code(top: pathlib.Path) -> dict[str, archive.Entry]:
-    return read(top, _walk(top / 'nova', top, _LEFTOVERS + ('.*',)))
+    return found
 
 
 def notes(root: pathlib.Path) -> dict[str, archive.Entry]:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(TOOLS))
 from novabuild import errors  # noqa: E402
 from novabuild import project  # noqa: E402
 from released import comparison  # noqa: E402
+from released import exemptions  # noqa: E402
 from released import runs  # noqa: E402
 from released import selection  # noqa: E402
 from released import sides  # noqa: E402
@@ -71,7 +72,8 @@ def _compare(
     with sides.prepared(tree) as both:
         modules = selection.released_modules(both.pristine.folder)
         chosen = runs.chosen(modules, mode, fast)
-        exempt = runs.exempt(chosen, loading.exempt(), fast)
+        exempt = runs.exempt(
+            chosen, exemptions.of(str(tree.release.version)), fast)
         compared = _run(chosen, both, exempt, runs.on_both)
         suspects = compared.regressions()
         if suspects:

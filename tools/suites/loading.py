@@ -16,8 +16,6 @@ from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TEST_FILE = re.compile(r'test_\w+\.py')
-_EXEMPT = 'released-exempt.txt'
-_EXEMPT_LINE = re.compile(r'(?P<id>\S+)\s+#\s*(?P<reason>\S.*)')
 
 
 class SuiteError(Exception):
@@ -38,39 +36,6 @@ def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
         raise SuiteError(f'{ROOT / folder} has no test_*.py.')
     modules = [name.removesuffix('.py').replace('/', '.') for name in files]
     return loader.loadTestsFromNames(modules)
-
-
-def exempt() -> dict[str, str]:
-    """Give the exempt tests of the release at hand, and the reason for each.
-
-    :raises SuiteError: a line has no reason, or a test is named twice
-    """
-    own = ROOT / 'releases' / str(project.load(ROOT).release.version)
-    files = [ROOT / 'nova/tests' / _EXEMPT, own / _EXEMPT]
-    return exemptions(''.join(
-        path.read_text(encoding='utf-8') for path in files if path.exists()))
-
-
-def exemptions(text: str) -> dict[str, str]:
-    """Read exempt test ids, and the reason for each.
-
-    :raises SuiteError: a line has no reason, or a test is named twice
-    """
-    found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith('#'):
-            continue
-        match = _EXEMPT_LINE.fullmatch(line.strip())
-        if match is None:
-            raise SuiteError(
-                f'Line {number} of the exempt tests is not "TEST_ID  # '
-                f'REASON": {line}')
-        if match['id'] in found:
-            raise SuiteError(
-                f'Line {number} of the exempt tests names a test again: '
-                f'{match["id"]}')
-        found[match['id']] = match['reason']
-    return found
 
 
 def installed_overlay() -> dict[str, archive.Entry]:

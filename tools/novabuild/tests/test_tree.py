@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 
-from novabuild import archive
 from novabuild import errors
 from novabuild import project
 from novabuild.tests import base
@@ -42,19 +41,6 @@ class OverlayTestCase(base.TestCase):
         shutil.rmtree(self.root / 'nova')
         exc = self._error()
         self.assertIn('nothing to lay over the released Nova', str(exc))
-
-    def test_other_form_for_a_release(self):
-        self.write('releases/1.2.0/nova/image/glance.py', 'for = "1.2"\n')
-        self.write('releases/1.1.0/nova/image/glance.py', 'for = "1.1"\n')
-        found = tree.overlay(project.load(self.root))
-        self.assertEqual(
-            {'nova/image/glance.py': archive.Entry(b'for = "1.2"\n')}, found)
-
-    def test_other_form_of_nothing(self):
-        self.write('releases/1.2.0/nova/image/glnace.py', '')
-        self.assertIn(
-            'files that nova/ has not: nova/image/glnace.py',
-            str(self._error()))
 
 
 class SourceTestCase(base.TestCase):

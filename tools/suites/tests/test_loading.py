@@ -11,26 +11,6 @@ from novabuild import project
 from suites import loading
 
 
-class ExemptionsTestCase(testtools.TestCase):
-
-    def test_lines(self):
-        self.assertEqual(
-            {'a.b': 'Not any more.', 'a.c': 'See # 2.'},
-            loading.exemptions(
-                '# Comment\n\na.b  # Not any more.\na.c # See # 2.\n'))
-
-    def test_no_reason(self):
-        for line in ('a.b', 'a.b #', 'a.b # '):
-            exc = self.assertRaises(
-                loading.SuiteError, loading.exemptions, line)
-            self.assertIn('Line 1', str(exc))
-
-    def test_twice(self):
-        exc = self.assertRaises(
-            loading.SuiteError, loading.exemptions, 'a # x\na # y\n')
-        self.assertIn('Line 2', str(exc))
-
-
 SETUP = f"""\
 [metadata]
 name = nova
@@ -94,25 +74,6 @@ class LoadingTestCase(testtools.TestCase):
         exc = self.assertRaises(
             loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit')
         self.assertIn('is not the nova/conf/glance.py of this tree', str(exc))
-
-    def test_form_of_the_release(self):
-        self._both('nova/tests/unit/test_a.py')
-        path = 'nova/conf/glance.py'
-        self._write(self.root, f'releases/1.2.0/{path}', 'older = True\n')
-        self.assertRaises(
-            loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit')
-        self._write(self.installed, path, 'older = True\n')
-        loading.ours(self.loader, 'nova/tests/unit')
-        self.load.assert_called_once()
-
-    def test_exempt_tests_of_a_release(self):
-        self._write(self.root, 'nova/tests/released-exempt.txt', 'a.b # x\n')
-        self.assertEqual({'a.b': 'x'}, loading.exempt())
-        extra = 'releases/1.2.0/released-exempt.txt'
-        self._write(self.root, extra, 'a.c # y\n')
-        self.assertEqual({'a.b': 'x', 'a.c': 'y'}, loading.exempt())
-        self._write(self.root, extra, 'a.b # y\n')
-        self.assertRaises(loading.SuiteError, loading.exempt)
 
     def test_no_nova_is_installed(self):
         with mock.patch('importlib.util.find_spec', return_value=None):
