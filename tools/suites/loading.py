@@ -2,68 +2,52 @@
 
 """Find the tests of a suite in the installed Nova."""
 
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Collection
 import importlib.util
 import pathlib
-import posixpath
 import re
 import unittest
 
-from novabuild import archive
-from novabuild import project
 from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-_TEST_FILE = re.compile(r'test_\w+\.py')
 
 
 class SuiteError(Exception):
-    """The suite cannot be loaded. The message says what to do about it."""
+    """The suite cannot be loaded. The message tells the user what to do."""
 
 
 def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
-    """Load the tests in this tree's files below ``folder``.
+    """Load the tests in this tree's files below a folder.
 
-    :param folder: a path below the root of the tree, with slashes
-    :raises SuiteError: there are none, or the installed Nova is not built
+    :param folder: path below the root of the tree, with slashes
+    :raises SuiteError: there are none, or the installed Nova was not built
         from this tree
     """
-    files = sorted(
-        name for name in installed_overlay() if name.startswith(f'{folder}/')
-        and _TEST_FILE.fullmatch(posixpath.basename(name)))
-    if not files:
+    is_test = re.compile(rf'{folder}/(.+/)?test_\w+\.py')
+    modules = sorted(
+        name.removesuffix('.py').replace('/', '.')
+        for name in installed_overlay() if is_test.fullmatch(name))
+    if not modules:
         raise SuiteError(f'{ROOT / folder} has no test_*.py.')
-    modules = [name.removesuffix('.py').replace('/', '.') for name in files]
     return loader.loadTestsFromNames(modules)
 
 
-def installed_overlay() -> dict[str, archive.Entry]:
-    """Give this tree's files in Nova, known to be what is installed.
+def installed_overlay() -> Collection[str]:
+    """Return the paths of this tree's files in the installed Nova.
 
-    :raises SuiteError: another Nova is installed, or none
+    :raises SuiteError: the installed Nova was not built from this tree, or
+        none is installed
     """
     spec = importlib.util.find_spec('nova')
     if spec is None or spec.origin is None:
-        raise SuiteError('Nova is not installed here. Run the tests by tox.')
+        raise SuiteError('Nova is not installed here. Run the tests with tox.')
     installed = pathlib.Path(spec.origin).parents[1]
-    overlay = tree.overlay(project.load(ROOT))
+    overlay = tree.overlay(ROOT)
     for name, entry in overlay.items():
         path = installed / name
         if not path.is_file() or path.read_bytes() != entry.data:
             raise SuiteError(
-                f'{path} is not the {name} of this tree. Run tox, or '
-                '"pip install --no-deps --force-reinstall .", to install '
-                'what is to be tested.')
-    return overlay
-
-
-def flat(
-    tests: Iterable[unittest.TestCase | unittest.TestSuite],
-) -> Iterator[unittest.TestCase]:
-    """Give the tests in a suite and in those within it."""
-    for test in tests:
-        if isinstance(test, unittest.TestSuite):
-            yield from flat(test)
-        else:
-            yield test
+                f'{path} is not the {name} of this tree. Run tox, or "pip '
+                'install --no-deps --force-reinstall .", to install this tree.')
+    return overlay.keys()

@@ -30,7 +30,7 @@ class GroupsTestCase(testtools.TestCase):
     def test_group_without_tests(self):
         exc = self.assertRaises(
             selection.SelectionError, selection.grouped, [WIDE], MODULES[:2])
-        self.assertIn('none of the tests of "wide"', str(exc))
+        self.assertIn('no tests of the group "wide"', str(exc))
 
     def test_absent(self):
         part = selection.Part('unit', (NARROW, WIDE))
