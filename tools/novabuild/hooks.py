@@ -27,7 +27,7 @@ def prepare_metadata_for_build_wheel(
     released = whole.released(ours, _local(config_settings))
     whole.write(
         whole.dist_info(ours, released), pathlib.Path(metadata_directory))
-    return whole.names(ours).dist_info
+    return f'{whole.stem(ours.version)}.dist-info'
 
 
 def build_wheel(
@@ -35,18 +35,20 @@ def build_wheel(
     metadata_directory: str | None = None,
 ) -> str:
     ours = project.load(pathlib.Path.cwd())
-    names = whole.names(ours)
+    stem = whole.stem(ours.version)
     released = whole.released(ours, _local(config_settings))
-    packed = archive.wheel(whole.entries(ours, released), names.dist_info)
-    pathlib.Path(wheel_directory, names.wheel).write_bytes(packed)
-    return names.wheel
+    packed = archive.wheel(
+        whole.entries(ours, released), f'{stem}.dist-info')
+    filename = f'{stem}-py3-none-any.whl'
+    pathlib.Path(wheel_directory, filename).write_bytes(packed)
+    return filename
 
 
 def build_sdist(
     sdist_directory: str, config_settings: Settings = None,
 ) -> str:
     ours = project.load(pathlib.Path.cwd())
-    stem = whole.names(ours).stem
+    stem = whole.stem(ours.version)
     content = tree.source(ours.root)
     content['PKG-INFO'] = archive.Entry(metadata.own(ours))
     filename = f'{stem}.tar.gz'

@@ -5,8 +5,8 @@
 usage: python -m novabuild.patch FOLDER
 
 Writes ``nova-RELEASE-LABEL.patch`` into FOLDER. The patch changes only files
-that Nova's git repository contains too, so it also applies to a checkout of the
-release. Therefore the version stays that of the release.
+that Nova's git repository contains too, so it also applies to a checkout of
+the release. Therefore the version stays that of the release.
 """
 
 import os

@@ -7,7 +7,6 @@ import contextlib
 import pathlib
 import posixpath
 import tempfile
-from typing import NamedTuple
 import zipfile
 
 from novabuild import archive
@@ -21,36 +20,14 @@ from novabuild import tree
 _NOT_KEPT = {'METADATA', 'RECORD', 'WHEEL', 'entry_points.txt', 'pbr.json'}
 
 
-class Names(NamedTuple):
-    """Names of the parts of a wheel, which all start with ``stem``."""
-
-    stem: str
-
-    @property
-    def wheel(self) -> str:
-        return f'{self.stem}-py3-none-any.whl'
-
-    @property
-    def dist_info(self) -> str:
-        return f'{self.stem}.dist-info'
-
-    @property
-    def data(self) -> str:
-        return f'{self.stem}.data'
+def stem(version: object) -> str:
+    """Return the beginning of the names of a wheel and of its folders."""
+    return f'nova-{version}'
 
 
-def names(ours: project.Project) -> Names:
-    """Return the names in the wheel that is built."""
-    return Names(f'{ours.name}-{ours.version}')
-
-
-def released_names(ours: project.Project) -> Names:
-    """Return the names in the released wheel."""
-    return Names(f'{ours.name}-{ours.release.version}')
-
-
-def released(ours: project.Project, local: str | None = None,
-             ) -> archive.Entries:
+def released(
+    ours: project.Project, local: str | None = None,
+) -> archive.Entries:
     """Get the released wheel and read its files.
 
     :param local: path of the wheel, if it is not to be downloaded
@@ -78,12 +55,12 @@ def entries(
     :param released: the files of the released wheel
     :raises BuildError: the tree and the release do not fit together
     """
-    old, new = released_names(ours), names(ours)
+    old, new = stem(ours.release.version), stem(ours.version)
     layer = tree.overlay(ours.root)
     result = {
-        name.replace(f'{old.data}/', f'{new.data}/', 1): entry
+        name.replace(f'{old}.data/', f'{new}.data/', 1): entry
         for name, entry in released.items()
-        if not name.startswith(f'{old.dist_info}/')
+        if not name.startswith(f'{old}.dist-info/')
     } | layer | dist_info(ours, released)
     _check_packages(layer, released, result)
     return result
@@ -98,7 +75,7 @@ def dist_info(
     :raises BuildError: the release is packed in an unknown way
     :raises ExceptionGroup: the merged metadata are invalid
     """
-    folder = f'{released_names(ours).dist_info}/'
+    folder = f'{stem(ours.release.version)}.dist-info/'
     old = {
         name.removeprefix(folder): entry
         for name, entry in released.items() if name.startswith(folder)}
@@ -113,19 +90,19 @@ def dist_info(
         'entry_points.txt': archive.Entry(metadata.entry_points(
             old['entry_points.txt'].data.decode(), ours)),
     }
-    return {f'{names(ours).dist_info}/{k}': v for k, v in content.items()}
+    return {f'{stem(ours.version)}.dist-info/{k}': v
+            for k, v in content.items()}
 
 
 @contextlib.contextmanager
-def importable(
-    content: archive.Entries, names: Names,
-) -> Iterator[pathlib.Path]:
-    """Write a Nova to a folder from which it can be imported."""
-    with tempfile.TemporaryDirectory(prefix=f'{names.stem}-') as name:
+def importable(content: archive.Entries) -> Iterator[pathlib.Path]:
+    """Write the files of a wheel to a folder, for Python to import them."""
+    with tempfile.TemporaryDirectory(prefix='nova-') as name:
         folder = pathlib.Path(name).resolve()
         write(content, folder)
         # Nova looks for its configuration files beside its package.
-        (folder / 'etc').symlink_to(folder / names.data / 'data/etc')
+        [data] = folder.glob('nova-*.data/data/etc')
+        (folder / 'etc').symlink_to(data)
         yield folder
 
 

@@ -2,8 +2,8 @@
 
 """Compare our build with the release, using the tests of the release.
 
-The exit status is 1 if a test passes on the release but not on our build and is
-not exempt, if an exemption is needless, or if the comparison is worthless.
+The exit status is 1 if a test passes on the release but not on our build and
+is not exempt, if an exemption is needless, or if the comparison is worthless.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         'extent', choices=['fast', 'whole'],
         help='the groups closest to the change, or all')
     parser.add_argument(
-        '--mode', type=selection.Mode, choices=list(selection.Mode),
+        '--mode', choices=selection.MODES,
         help='concurrency mode; default: that of nova-compute in the release')
     parser.add_argument(
         '-v', '--verbose', action='store_true',
@@ -53,12 +53,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _compare(
-    fast: bool, mode: selection.Mode | None, verbose: bool,
+    fast: bool, mode: str | None, verbose: bool,
 ) -> tuple[int, counting.Counts]:
     began = time.monotonic()
     ours = project.load(loading.ROOT)
     release = ours.release.version
-    mode = mode or selection.usual_mode(release)
+    mode = mode or selection.default_mode(release)
     with runs.sides(ours) as both:
         modules = selection.released_modules(both[0].folder)
         chosen = runs.chosen(modules, mode, fast)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-from dataclasses import dataclass
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+from typing import NamedTuple
 
 from novabuild import project
 from novabuild import tree
@@ -28,16 +28,14 @@ OUTPUT = 'output.txt'
 """Output of stestr on the release, among its results."""
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """A Nova, in a folder that comes first in Python's module search path."""
 
     name: str
     folder: pathlib.Path
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Modules of tests that one process loads."""
 
     name: str
@@ -53,14 +51,13 @@ def sides(ours: project.Project) -> Iterator[list[Side]]:
     :raises BuildError: the release is not available, or the tree does not fit
     """
     released = whole.released(ours)
-    with (whole.importable(released, whole.released_names(ours)) as pristine,
-          whole.importable(whole.entries(ours, released),
-                           whole.names(ours)) as built):
+    with (whole.importable(released) as pristine,
+          whole.importable(whole.entries(ours, released)) as built):
         yield [Side('pristine', pristine), Side('ours', built)]
 
 
 def chosen(
-    modules: Sequence[str], mode: selection.Mode, fast: bool,
+    modules: Sequence[str], mode: str, fast: bool,
 ) -> list[Run]:
     """Return the runs that cover the selected modules.
 
@@ -83,8 +80,8 @@ def chosen(
                 f'This tree replaces {ours[0]}, so it is no longer the '
                 'released one. Put our tests into a module of another name.')
         if groups:
-            result.append(Run(
-                part.name, groups, {**mode.environment, **part.environment}))
+            result.append(Run(part.name, groups, {
+                **selection.environment(mode), **part.environment}))
     return result
 
 
@@ -96,7 +93,7 @@ def run(
     Both run at the same time, under the same conditions. Tests in ``only`` run
     alone: one after the other, on one side after the other.
 
-    :returns: the results, in the order of the sides
+    :returns: the results of each side
     """
     workers = 1 if only else max(1, (os.cpu_count() or 1) // 2)
     with contextlib.ExitStack() as stack:
@@ -108,16 +105,12 @@ def run(
             begun.append((process, repository))
             if only:
                 process.wait()
-        return [_results(process, repository) for process, repository in begun]
-
-
-def _results(
-    process: subprocess.Popen[bytes], repository: pathlib.Path,
-) -> Results:
-    process.wait()
-    if not counting.runs(repository):
-        return {}
-    return counting.latest(repository)
+        results = []
+        for process, repository in begun:
+            process.wait()
+            results.append(counting.latest(repository)
+                           if counting.runs(repository) else {})
+        return results
 
 
 @contextlib.contextmanager

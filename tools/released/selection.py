@@ -9,10 +9,8 @@ and nova.privsep, and for functional tests that set up the Glance fixture.
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-import enum
 import pathlib
+from typing import NamedTuple
 
 from packaging import version
 
@@ -22,29 +20,25 @@ NO_GROUP = 'no test'
 """Group of failures before any test was loaded."""
 
 
-class Mode(enum.StrEnum):
-    """Concurrency mode of nova-compute."""
-
-    THREADS = 'threads'
-    EVENTLET = 'eventlet'
-
-    @property
-    def environment(self) -> dict[str, str]:
-        native = self is Mode.THREADS
-        return {
-            'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(native).lower(),
-            # As in the release's own tox.ini.
-            'NOVA_RAISE_ON_GREENLET_LEAK': 'true',
-        }
+MODES = ('threads', 'eventlet')
+"""Concurrency modes of nova-compute."""
 
 
-def usual_mode(release: version.Version) -> Mode:
+def environment(mode: str) -> dict[str, str]:
+    """Return the environment variables for a concurrency mode."""
+    return {
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(mode == 'threads').lower(),
+        # As in the release's own tox.ini.
+        'NOVA_RAISE_ON_GREENLET_LEAK': 'true',
+    }
+
+
+def default_mode(release: version.Version) -> str:
     """Return the default mode of nova-compute in a release."""
-    return Mode.THREADS if release.major >= 34 else Mode.EVENTLET
+    return 'threads' if release.major >= 34 else 'eventlet'
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Modules of tests with one row in the table."""
 
     name: str
@@ -53,13 +47,12 @@ class Group:
     fast: bool = False
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Groups that run together, as in the release's own tox.ini."""
 
     name: str
     groups: tuple[Group, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
 
 def _unit(name: str, *modules: str, fast: bool = False) -> Group:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run one suite with stestr: ``python tools/suites SUITE [STESTR ARGUMENT ...]``
+"""Run one suite with stestr: ``tools/suites SUITE [STESTR ARGUMENT ...]``
 
 If the environment variable NOVA_TEST_COUNTS names a folder, the numbers of
 tests that passed, failed and were skipped are written to a file there.
@@ -99,7 +99,7 @@ def _run_on_others(name: str, options: Sequence[str]) -> Done:
         print(f'On Nova {release}:', flush=True)
         ours = project.load(loading.ROOT, release)
         content = whole.entries(ours, whole.released(ours))
-        with whole.importable(content, whole.names(ours)) as folder:
+        with whole.importable(content) as folder:
             done = _run(name, options, {
                 project.RELEASE_VARIABLE: release,
                 'PYTHONPATH': os.pathsep.join(filter(None, (

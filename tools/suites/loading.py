@@ -49,5 +49,5 @@ def installed_overlay() -> Collection[str]:
         if not path.is_file() or path.read_bytes() != entry.data:
             raise SuiteError(
                 f'{path} is not the {name} of this tree. Run tox, or "pip '
-                'install --no-deps --force-reinstall .", to install this tree.')
+                'install --no-deps --force-reinstall .".')
     return overlay.keys()

@@ -2,8 +2,8 @@
 
 """Add up tox runs: ``report.py COUNTS_FOLDER ENVIRONMENT=TOX_RESULT ...``
 
-COUNTS_FOLDER is the value of NOVA_TEST_COUNTS in the runs. Each TOX_RESULT is a
-file that tox wrote because of ``--result-json``. The last line printed is
+COUNTS_FOLDER is the value of NOVA_TEST_COUNTS in the runs. Each TOX_RESULT is
+a file that tox wrote because of ``--result-json``. The last line printed is
 ``N passed, N failed, N skipped``. The exit status is 1 if anything failed.
 """
 
@@ -73,7 +73,8 @@ def _row(
                    int(good), int(not good), 0)
     label = _COUNTERS[words[0]] + words[1]
     try:
-        found = json.loads((folder / f'{environment}.{label}.json').read_text())
+        path = folder / f'{environment}.{label}.json'
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         found = {'passed': 0, 'failed': 1, 'skipped': 0}
     failed = found['failed'] or int(not good)

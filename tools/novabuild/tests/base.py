@@ -4,7 +4,6 @@
 
 import hashlib
 import pathlib
-import textwrap
 
 import fixtures
 import testtools
@@ -115,14 +114,19 @@ class TestCase(testtools.TestCase):
     ) -> None:
         """Write a valid setup.cfg, with additional or changed lines."""
         pin = sha256 or _sha256(self.wheel)
-        self.write('setup.cfg', textwrap.dedent(f"""\
-            [metadata]
-            name = nova
-            version = {version}
-            description = A whole Nova
-            long_description = file: README.rst
-            """) + f'{metadata}\n[nova_release]\nversion = 1.2.0\n'
-            f'sha256 = {pin}\nsdist_sha256 = {_sha256(self.sdist)}\n{rest}\n')
+        self.write('setup.cfg', f"""\
+[metadata]
+name = nova
+version = {version}
+description = A whole Nova
+long_description = file: README.rst
+{metadata}
+[nova_release]
+version = 1.2.0
+sha256 = {pin}
+sdist_sha256 = {_sha256(self.sdist)}
+{rest}
+""")
 
 
 def _entries(files: dict[str, str]) -> archive.Entries:

@@ -47,8 +47,7 @@ class WholeTestCase(base.TestCase):
         self.assertIn('METADATA', self._error())
 
     def test_importable(self):
-        content = self._entries()
-        with whole.importable(content, whole.names(self.project())) as folder:
+        with whole.importable(self._entries()) as folder:
             for name in ('nova/image/old.py', 'etc/nova/api-paste.ini',
                          'nova-1.2.0+rbd.1.dist-info/METADATA'):
                 self.assertTrue((folder / name).is_file(), name)

@@ -70,7 +70,7 @@ class ChosenTestCase(testtools.TestCase):
 
     def _chosen(self, fast: bool) -> list[runs.Run]:
         return runs.chosen(
-            [COMPUTE, IMAGE, PROFILER], selection.Mode.THREADS, fast)
+            [COMPUTE, IMAGE, PROFILER], 'threads', fast)
 
     def test_chosen(self):
         [unit] = self._chosen(fast=True)
