@@ -1,69 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the image service needs of the rest of Nova, for Nova 34.
+"""Differences between the supported Nova releases.
 
-The releases differ in these few things. For the other releases that this
-change is made for, the folder ``releases`` of its source tree has this module
-in their form; it is the only one that differs.
+The image service runs on Nova 34, 33 and 32. Everything that it needs from the
+rest of Nova, and that these releases provide in different ways, is here. Each
+function looks for the feature itself, never for a version number.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
+import importlib
+import inspect
+import sys
 from types import ModuleType
 from typing import Any
+from typing import cast
 from typing import TypeVar
+
+from keystoneauth1 import loading
 
 import nova.conf
 from nova import config
 from nova import context as nova_context
+from nova import exception
+from nova.i18n import _
 from nova import service_auth
 from nova import utils
 
+CONF = nova.conf.CONF
 _Callable = TypeVar('_Callable', bound=Callable[..., Any])
 
 
 def eventlet() -> ModuleType | None:
-    """Return eventlet where this process runs on it, and None on threads."""
-    return utils.get_eventlet()
+    """Return eventlet if this process runs on it, None in native threading."""
+    if utils.concurrency_mode_threading():
+        return None
+    return importlib.import_module('eventlet')
 
 
 def in_native_thread(target: _Callable) -> _Callable:
-    """Return target, such that a call of it holds up no green thread."""
-    return utils.tpool_wrap(target)
+    """Return target wrapped so that calling it blocks no green thread."""
+    if hasattr(utils, 'tpool_wrap'):
+        return utils.tpool_wrap(target)
+    # Nova 32
+    if utils.concurrency_mode_threading():
+        return target
+    return cast(_Callable, functools.partial(utils.tpool_execute, target))
 
 
 def session_and_auth(
     context: nova_context.RequestContext,
 ) -> tuple[Any, Any]:
-    """Return what requests to Glance go by, and whose they are.
+    """Return the session and the authentication for requests to Glance.
 
-    The session is shared by all requests, the authentication is each one's.
+    All requests share the session. The authentication belongs to the context.
     """
-    return (
-        service_auth.get_service_auth_session(
-            nova.conf.glance.glance_group.name),
-        service_auth.get_service_user_token_auth_plugin(context))
+    group = nova.conf.glance.glance_group.name
+    if hasattr(service_auth, 'get_service_auth_session'):
+        return (service_auth.get_service_auth_session(group),
+                service_auth.get_service_user_token_auth_plugin(context))
+    # Nova 32
+    return _session(group), service_auth.get_auth_plugin(context)
+
+
+@functools.cache
+def _session(group: str) -> Any:
+    return loading.load_session_from_conf_options(CONF, group)
 
 
 def service_context() -> nova_context.RequestContext:
-    """Return a context of Nova's own, by ``[service_user]``.
+    """Return a context with the credentials in ``[service_user]``.
 
     :raises nova.exception.InvalidConfiguration: there are no credentials
     """
-    return nova_context.get_nova_service_user_context()
+    if hasattr(nova_context, 'get_nova_service_user_context'):
+        return nova_context.get_nova_service_user_context()
+    # Nova 32
+    group = nova.conf.service_token.SERVICE_USER_GROUP
+    auth: Any = loading.load_auth_from_conf_options(CONF, group)
+    if auth is None:
+        raise exception.InvalidConfiguration(
+            _('[%s] auth_type is not set. Set it, and the options that it '
+              'requires.') % group)
+    session = loading.load_session_from_conf_options(CONF, group, auth=auth)
+    return nova_context.RequestContext(
+        user_id=auth.get_user_id(session),
+        project_id=auth.get_project_id(session),
+        roles=auth.get_access(session).role_names,
+        user_auth_plugin=auth, overwrite=False)
 
 
 def endpoint(adapter: Any) -> str:
-    """Return the endpoint that an adapter of the image service is for."""
+    """Return the endpoint of an adapter for the image service."""
+    if hasattr(utils, 'get_endpoint'):  # Nova 33 and 32
+        return utils.get_endpoint(adapter)
     return adapter.get_endpoint()
 
 
 def read_configuration(argv: Sequence[str], program: str) -> None:
-    """Read the configuration files of a program, and no database's.
+    """Read the configuration files of a program, without a database.
 
-    :param argv: its command line, the program first
-    :param program: its name decides which files are looked for
-    :raises oslo_config.cfg.Error: they cannot be read
+    :param argv: command line, the program first
+    :param program: name that selects the default configuration files
+    :raises oslo_config.cfg.Error: the files cannot be read
     """
-    config.parse_args(
-        argv, configure_db=False, init_rpc=False, prog=program)
+    if 'prog' in inspect.signature(config.parse_args).parameters:
+        config.parse_args(
+            argv, configure_db=False, init_rpc=False, prog=program)
+        return
+    # Nova 32: oslo.config takes the name from the command line.
+    running = sys.argv[0]
+    sys.argv[0] = program
+    try:
+        config.parse_args(argv, configure_db=False, init_rpc=False)
+    finally:
+        sys.argv[0] = running

@@ -1,70 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import ast
+import importlib.metadata
 import pathlib
 
+from docutils import core
 import testtools
 
 from novabuild import project
 from novabuild import tree
+from novabuild import whole
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TAG = b'SPDX-License-Identifier: Apache-2.0'
+TAG = 'SPDX-License-Identifier: Apache-2.0'
 FIRST_LINES = 5
-# What the wheel and the patch contain: the product and its unit tests.
-SHIPPED = (
-    'nova/conf/', 'nova/image/', 'nova/privsep/', 'nova/tests/unit/')
-# The licence itself; what tools have made.
+# The folders of the product and of its unit tests.
+SHIPPED = ('nova/conf/', 'nova/image/', 'nova/privsep/', 'nova/tests/unit/')
+# The licence itself, and generated files.
 NO_TAG = {
     'LICENSE',
     'PKG-INFO',
     'doc/source/admin/performance-tables.inc',
     'doc/source/images/performance.svg',
 }
+# Indexes include no files, and show the source text after any warning.
+AS_AN_INDEX = {
+    '_disable_config': True,
+    'file_insertion_enabled': False,
+    'raw_enabled': False,
+    'report_level': 2,
+    'halt_level': 2,
+}
 
 
 class FilesTestCase(testtools.TestCase):
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.files = tree.source(ROOT)
-        self.assertIn('README.rst', self.files)
+    def test_text_with_licence(self):
+        files = tree.source(ROOT)
+        self.assertIn('README.rst', files)
+        for name, entry in files.items():
+            text = entry.data.decode()  # an error if it is binary
+            self.assertNotIn('\0', text, name)
+            if text and name not in NO_TAG:
+                head = text.splitlines()[:FIRST_LINES]
+                self.assertIn(TAG, '\n'.join(head), name)
 
-    def test_licence(self):
-        self.assertEqual([], [
-            name for name, entry in self.files.items()
-            if entry.data and name not in NO_TAG and
-            TAG not in b''.join(entry.data.splitlines(True)[:FIRST_LINES])])
+    def test_licence_is_that_of_nova(self):
+        found = importlib.metadata.distribution('nova').read_text(
+            'licenses/LICENSE')
+        self.assertEqual((ROOT / 'LICENSE').read_text(), found)
 
-    def test_nothing_binary(self):
-        def is_text(data: bytes) -> bool:
-            try:
-                return '\0' not in data.decode()
-            except UnicodeDecodeError:
-                return False
+    def test_readme_renders_on_an_index(self):
+        ours = project.load(ROOT, project.load(ROOT).pinned[0])
+        shown = core.publish_string(
+            ours.readme, writer='html5', settings_overrides=AS_AN_INDEX)
+        self.assertIn(f'{whole.stem(ours.version)}-py3-none-any.whl',
+                      shown.decode())
 
-        self.assertEqual([], [
-            name for name, entry in self.files.items()
-            if not is_text(entry.data)])
-
-
-class ShippedTestCase(testtools.TestCase):
-    """What only proves, such as the lab, stays out of the wheel."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.files = tree.overlay(project.load(ROOT))
-        self.assertIn('nova/image/glance.py', self.files)
-
-    def test_folders(self):
-        self.assertEqual(
-            [], [name for name in self.files if not name.startswith(SHIPPED)])
-
-    def test_imports(self):
-        self.assertEqual({}, {
-            name: found for name, entry in self.files.items()
-            if name.endswith('.py') and (found := imported(
-                entry.data) & {'lab', 'novabuild', 'released', 'suites'})})
+    def test_shipped_files(self):
+        """The wheel and the patch contain nothing of the lab or the tools."""
+        files = tree.overlay(ROOT)
+        self.assertIn('nova/image/glance.py', files)
+        for name, entry in files.items():
+            self.assertTrue(name.startswith(SHIPPED), name)
+            if name.endswith('.py'):
+                self.assertEqual(set(), imported(entry.data) & {
+                    'lab', 'novabuild', 'released', 'suites'}, name)
 
 
 def imported(code: bytes) -> set[str]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nothing that the tests run on may float."""
+"""The tests run with exact versions of everything."""
 
 import collections
+from collections.abc import Iterable
 from collections.abc import Iterator
 import configparser
 import importlib.metadata
@@ -17,9 +18,10 @@ from novabuild import project
 from novabuild import tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# This tree's own; pip comes from virtualenv, which is pinned.
+# This tree's own; pip comes with the environment, from virtualenv, which is
+# pinned.
 NOT_PINNED = {'lab', 'nova', 'pip'}
-# Installs the newest of everything, to pin that.
+# Installs the newest version of everything, to pin that.
 UNCONSTRAINED = 'testenv:constraints'
 
 
@@ -28,81 +30,69 @@ def lines(text: str) -> list[str]:
     return [line for line in stripped if line and line[0] != '#']
 
 
-def named(ending: str) -> list[pathlib.Path]:
-    """Give the files of this tree whose names end like that."""
-    return [ROOT / path for path in tree.source(ROOT) if path.endswith(ending)]
+def listed(ending: str) -> dict[str, list[str]]:
+    """Return the lines of the files whose names end like that."""
+    return {path: lines(entry.data.decode())
+            for path, entry in tree.source(ROOT).items()
+            if path.endswith(ending)}
 
 
-def name(requirement: str) -> str:
-    return utils.canonicalize_name(requirements.Requirement(requirement).name)
+def names(listed: Iterable[str]) -> list[str]:
+    return [utils.canonicalize_name(requirements.Requirement(line).name)
+            for line in listed]
 
 
-def pinned(path: pathlib.Path) -> list[str]:
-    return [name(line) for line in lines(path.read_text())]
+class PinsTestCase(testtools.TestCase):
 
-
-class ConstraintsTestCase(testtools.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.constraints = listed('constraints.txt')
+        self.pinned = names(self.constraints['constraints.txt'])
+        self.known = NOT_PINNED.union(self.pinned)
+        self.tox = configparser.RawConfigParser()
+        self.tox.read(ROOT / 'tox.ini')
 
     def test_versions_are_exact(self):
-        files = named('constraints.txt')
-        self.assertIn(ROOT / 'lab/constraints.txt', files)
-        for path in files:
-            for line in lines(path.read_text()):
-                specifier = requirements.Requirement(line).specifier
-                self.assertEqual(
-                    ['=='], [each.operator for each in specifier], line)
-                self.assertNotIn('*', str(specifier), line)
+        self.assertIn('lab/constraints.txt', self.constraints)
+        for line in sum(self.constraints.values(), []):
+            specifier = requirements.Requirement(line).specifier
+            self.assertEqual(
+                ['=='], [each.operator for each in specifier], line)
+            self.assertNotIn('*', str(specifier), line)
 
     def test_each_is_there_once(self):
-        counts = collections.Counter(pinned(ROOT / 'constraints.txt'))
-        self.assertEqual(
-            [], [found for found, count in counts.items() if count > 1])
+        counts = collections.Counter(self.pinned)
+        self.assertEqual({1}, set(counts.values()), counts)
 
-    def test_all_that_is_installed(self):
+    def test_installed_packages(self):
         installed = {
             utils.canonicalize_name(found.metadata['Name'])
             for found in importlib.metadata.distributions()}
         self.assertIn('nova', installed)
-        known = NOT_PINNED.union(pinned(ROOT / 'constraints.txt'))
-        self.assertEqual(set(), installed - known)
-
-
-class RequirementsTestCase(testtools.TestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.tox = configparser.RawConfigParser()
-        self.tox.read(ROOT / 'tox.ini')
+        self.assertEqual(set(), installed - self.known)
 
     def _deps(self, section: str, key: str = 'deps') -> Iterator[str]:
-        """Give the lines of a list, those of other lists that it names too."""
-        for line in lines(self.tox.get(section, key)):
+        """Return the lines of a list, with those of lists it refers to."""
+        for line in lines(self.tox.get(section, key, fallback='')):
             if line.startswith('{['):
                 yield from self._deps(*line.strip('{[}').split(']'))
             else:
                 yield line
 
-    def _environments(self) -> list[str]:
-        return [section for section in self.tox.sections()
-                if self.tox.has_option(section, 'deps')]
-
     def test_every_environment_is_constrained(self):
-        found = {
-            section for section in self._environments()
-            if not any(line.startswith('-c{env:TOX_CONSTRAINTS_FILE:')
-                       for line in self._deps(section))}
-        self.assertEqual({UNCONSTRAINED}, found)
+        self.assertEqual({UNCONSTRAINED}, {
+            section for section in self.tox.sections()
+            if self.tox.has_option(section, 'deps') and
+            not any(line.startswith('-c{env:TOX_CONSTRAINTS_FILE:')
+                    for line in self._deps(section))})
 
-    def test_all_that_is_asked_for(self):
-        asked = {
-            line for section in self._environments()
-            for line in self._deps(section) if not line.startswith('-')}
-        for path in named('requirements.txt'):
-            asked |= set(lines(path.read_text()))
-        asked |= set(project.load(ROOT).requires)
+    def test_required_packages(self):
+        required = [line for section in self.tox.sections()
+                    for line in self._deps(section) if line[0] != '-']
+        for content in listed('requirements.txt').values():
+            required += content
+        required += project.load(ROOT).requires
         with (ROOT / 'pyproject.toml').open('rb') as stream:
-            asked |= set(tomllib.load(stream)['build-system']['requires'])
-        self.assertIn('stestr', asked)
-        known = NOT_PINNED.union(pinned(ROOT / 'constraints.txt'))
-        self.assertEqual(
-            set(), {line for line in asked if name(line) not in known})
+            required += tomllib.load(stream)['build-system']['requires']
+        self.assertIn('stestr', required)
+        self.assertEqual(set(), set(names(required)) - self.known)

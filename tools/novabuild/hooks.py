@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The build hooks of PEP 517 and PEP 660.
+"""The build hooks of PEP 517. Build frontends run them in the tree's root.
 
-Whoever calls them runs them in the root of the source tree.
 https://peps.python.org/pep-0517/#build-backend-interface
 """
 
 from collections.abc import Mapping
-import os
 import pathlib
 from typing import Any
 
@@ -15,10 +13,10 @@ from novabuild import archive
 from novabuild import errors
 from novabuild import metadata
 from novabuild import project
-from novabuild import release
 from novabuild import tree
 from novabuild import whole
 
+LOCAL_WHEEL_SETTING = 'release-wheel'
 Settings = Mapping[str, Any] | None
 
 
@@ -26,13 +24,10 @@ def prepare_metadata_for_build_wheel(
     metadata_directory: str, config_settings: Settings = None,
 ) -> str:
     ours = project.load(pathlib.Path.cwd())
-    with release.obtained(ours.release, _local(config_settings)) as wheel:
-        content = whole.dist_info(ours, whole.unpacked(wheel))
-    for name, entry in content.items():
-        path = pathlib.Path(metadata_directory, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(entry.data)
-    return whole.names(ours).dist_info
+    released = whole.released(ours, _local(config_settings))
+    whole.write(
+        whole.dist_info(ours, released), pathlib.Path(metadata_directory))
+    return f'{whole.stem(ours.version)}.dist-info'
 
 
 def build_wheel(
@@ -40,46 +35,33 @@ def build_wheel(
     metadata_directory: str | None = None,
 ) -> str:
     ours = project.load(pathlib.Path.cwd())
-    names = whole.names(ours)
-    with release.obtained(ours.release, _local(config_settings)) as wheel:
-        content = whole.entries(ours, whole.unpacked(wheel))
-    archive.write_wheel(
-        pathlib.Path(wheel_directory, names.wheel), content, names.dist_info)
-    return names.wheel
+    stem = whole.stem(ours.version)
+    released = whole.released(ours, _local(config_settings))
+    packed = archive.wheel(
+        whole.entries(ours, released), f'{stem}.dist-info')
+    filename = f'{stem}-py3-none-any.whl'
+    pathlib.Path(wheel_directory, filename).write_bytes(packed)
+    return filename
 
 
 def build_sdist(
     sdist_directory: str, config_settings: Settings = None,
 ) -> str:
     ours = project.load(pathlib.Path.cwd())
-    stem = whole.names(ours).stem
+    stem = whole.stem(ours.version)
     content = tree.source(ours.root)
     content['PKG-INFO'] = archive.Entry(metadata.own(ours))
     filename = f'{stem}.tar.gz'
-    archive.write_sdist(
-        pathlib.Path(sdist_directory, filename), content, stem)
+    pathlib.Path(sdist_directory, filename).write_bytes(
+        archive.sdist(content, stem))
     return filename
 
 
-def build_editable(
-    wheel_directory: str, config_settings: Settings = None,
-    metadata_directory: str | None = None,
-) -> str:
-    raise errors.BuildError(
-        'This tree has no editable install: it holds only the files of Nova '
-        'that it changes, and an import of "nova" needs them all in one '
-        'place. Use "pip install ." again after a change; with --no-deps it '
-        'takes seconds.')
-
-
-def _local(settings: Settings) -> pathlib.Path | None:
-    """The released wheel that the caller has at hand, if any."""
-    known = {release.LOCAL_WHEEL_SETTING}
-    unknown = sorted(set(settings or {}) - known)
+def _local(settings: Settings) -> str | None:
+    """Return the path of the released wheel in the settings, if any."""
+    unknown = set(settings or ()) - {LOCAL_WHEEL_SETTING}
     if unknown:
         raise errors.BuildError(
-            f'Unknown build setting: {", ".join(unknown)}. There is one: '
-            f'{release.LOCAL_WHEEL_SETTING}=PATH of the released wheel.')
-    path = (settings or {}).get(release.LOCAL_WHEEL_SETTING) or os.environ.get(
-        release.LOCAL_WHEEL_VARIABLE)
-    return pathlib.Path(path) if path else None
+            f'Unknown build setting: {", ".join(sorted(unknown))}. The only '
+            f'one is {LOCAL_WHEEL_SETTING}=PATH of the released wheel.')
+    return (settings or {}).get(LOCAL_WHEEL_SETTING)

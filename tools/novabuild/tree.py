@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The files of this tree that go into an archive."""
+"""Read the files of this tree."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ import subprocess
 
 from novabuild import archive
 from novabuild import errors
-from novabuild import project
 
 _LEFTOVERS = (
     '__pycache__', '*.py[cod]', '*~', '*.bak', '*.orig', '*.rej', '*.swp',
@@ -19,81 +18,60 @@ _LEFTOVERS = (
 )
 
 
-def overlay(ours: project.Project) -> dict[str, archive.Entry]:
-    """Give the files of ``nova/``, each by its path in Nova.
+def overlay(root: pathlib.Path) -> archive.Entries:
+    """Return the files of ``nova/``, by their paths in Nova.
 
-    Those of the folder ``releases/VERSION/nova``, for the release that is
-    built from, take the place of those in ``nova/``.
+    Files that git does not track are included, so that a new file can be
+    tested before it is committed. What editors and tools leave is not.
 
-    What is there counts, tracked by git or not, so that a file is built and
-    tested before it is committed. What editors and tools leave does not.
-
-    :raises BuildError: one of them cannot be read or is not a plain file, or
-        has nothing to take the place of
+    :raises BuildError: there are no files, or one is not a plain file
     """
-    found = _code(ours.root)
+    found = _below(root, 'nova')
     if not found:
         raise errors.BuildError(
-            f'{ours.root / "nova"} has no files, so there is nothing to lay '
-            'over the released Nova. Is this a whole checkout?')
-    folder = ours.root / 'releases' / str(ours.release.version)
-    variants = _code(folder)
-    if stray := sorted(variants.keys() - found.keys()):
-        raise errors.BuildError(
-            f'{folder} has files that nova/ has not: {", ".join(stray)}. It '
-            'is for other forms of files in nova/.')
-    return found | variants
+            f'{root / "nova"} is missing or empty. Is this a whole checkout?')
+    return found
 
 
-def _code(top: pathlib.Path) -> dict[str, archive.Entry]:
-    return read(top, _walk(top / 'nova', top, _LEFTOVERS + ('.*',)))
+def notes(root: pathlib.Path) -> archive.Entries:
+    """Return the release notes of this tree, by their paths.
 
-
-def notes(root: pathlib.Path) -> dict[str, archive.Entry]:
-    """Give the release notes of this tree, each by its path below ``root``.
-
-    :raises BuildError: one of them cannot be read or is not a plain file
+    :raises BuildError: one of them is not a plain file
     """
-    folder = root / 'releasenotes/notes'
-    return read(root, _walk(folder, root, _LEFTOVERS + ('.*',)))
+    return _below(root, 'releasenotes/notes')
 
 
-def source(root: pathlib.Path) -> dict[str, archive.Entry]:
-    """Give the files of a source archive, each by its path below ``root``.
+def source(root: pathlib.Path) -> archive.Entries:
+    """Return the files of a source archive, by their paths below ``root``.
 
-    In a git checkout they are the files that git knows or does not ignore;
-    elsewhere, as in an unpacked source archive, all that are there.
+    In a git checkout these are the files that git does not ignore, in an
+    unpacked source archive all files.
 
-    :raises BuildError: one of them cannot be read or is not a plain file, or
-        git fails
+    :raises BuildError: one of them is not a plain file, or git fails
     """
     if (root / '.git').exists():
         return read(root, _ask_git(root))
     return read(root, _walk(root, root, _LEFTOVERS))
 
 
-def read(
-    root: pathlib.Path, names: Iterable[str],
-) -> dict[str, archive.Entry]:
-    """Read the files ``names`` below ``root``.
+def read(root: pathlib.Path, names: Iterable[str]) -> archive.Entries:
+    """Read files below ``root``.
 
-    :raises BuildError: one of them cannot be read or is not a plain file
+    :raises BuildError: one of them is not a plain file
     """
-    return {name: _entry(root, name) for name in names}
+    return {name: _entry(root / name) for name in names}
 
 
-def _entry(root: pathlib.Path, name: str) -> archive.Entry:
-    path = root / name
+def _below(root: pathlib.Path, folder: str) -> archive.Entries:
+    return read(root, _walk(root / folder, root, (*_LEFTOVERS, '.*')))
+
+
+def _entry(path: pathlib.Path) -> archive.Entry:
     if path.is_symlink() or not path.is_file():
         raise errors.BuildError(
-            f'{path} is not a plain file. Archives of this tree hold plain '
-            'files only: replace it, or move it away.')
-    try:
-        executable = bool(path.stat().st_mode & 0o100)
-        return archive.Entry(path.read_bytes(), executable)
-    except OSError as exc:
-        raise errors.BuildError(
-            f'Cannot read {path}: {exc.strerror}') from exc
+            f'{path} is not a plain file. Replace it, or move it away.')
+    return archive.Entry(
+        path.read_bytes(), bool(path.stat().st_mode & 0o100))
 
 
 def _walk(
@@ -114,14 +92,10 @@ def _ask_git(root: pathlib.Path) -> list[str]:
     try:
         listed = subprocess.run(
             command, check=True, capture_output=True, text=True).stdout
-    except FileNotFoundError as exc:
+    except (OSError, subprocess.CalledProcessError) as exc:
         raise errors.BuildError(
-            f'{root} is a git checkout, and git is needed to tell its files '
-            'from leftovers. Install git.') from exc
-    except subprocess.CalledProcessError as exc:
-        raise errors.BuildError(
-            f'git cannot list the files of {root}: {exc.stderr.strip()}'
-        ) from exc
-    names = sorted(name for name in listed.split('\0') if name)
-    # A file deleted from the work tree is still listed until it is staged.
-    return [name for name in names if os.path.lexists(root / name)]
+            f'git cannot list the files of {root}: '
+            f'{getattr(exc, "stderr", exc)}') from exc
+    # A file deleted from the work tree is listed until that is staged.
+    return sorted(name for name in listed.split('\0')
+                  if name and os.path.lexists(root / name))

@@ -2,6 +2,6 @@
 
 """Run the tests that Nova was released with, on the release and on our build.
 
-Both sides are a Nova of their own in the same environment, so that whatever
-differs between them is this tree's doing.
+Both sides are whole Novas in the same environment, so this tree causes every
+difference between them.
 """

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Compare our build with the release, by the release's own tests.
+"""Compare our build with the release, using the tests of the release.
 
-Exit code 1: a test that passes on the release does not on our build and is not
-exempt, an exemption is needless, or the comparison is worth nothing.
+The exit status is 1 if a test passes on the release but not on our build and
+is not exempt, if an exemption is needless, or if the comparison is worthless.
 """
 
 import argparse
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Collection
 from collections.abc import Mapping
-import os
+from collections.abc import Sequence
 import pathlib
 import sys
 import time
@@ -21,86 +20,83 @@ sys.path.insert(0, str(TOOLS))
 from novabuild import errors  # noqa: E402
 from novabuild import project  # noqa: E402
 from released import comparison  # noqa: E402
+from released import exemptions  # noqa: E402
 from released import runs  # noqa: E402
 from released import selection  # noqa: E402
-from released import sides  # noqa: E402
 from released import table  # noqa: E402
 from suites import counting  # noqa: E402
 from suites import loading  # noqa: E402
 
-How = Callable[[runs.Run, sides.Sides], tuple[runs.Results, runs.Results]]
-
 
 def main(arguments: list[str]) -> int:
-    options = _options(arguments)
-    try:
-        tree = project.load(loading.ROOT)
-        mode = options.mode or selection.usual_mode(tree.release.version)
-        status, counts = _compare(tree, mode, options)
-    except (errors.BuildError, loading.SuiteError,
-            selection.SelectionError) as exc:
-        print(exc, file=sys.stderr)
-        status, counts = 1, None
-    folder = os.environ.get('NOVA_TEST_COUNTS')
-    if folder:
-        label = f'released-{options.extent}'
-        counting.save(pathlib.Path(folder), label, counts, status)
-    return status
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python tools/released', description=__doc__)
     parser.add_argument(
         'extent', choices=['fast', 'whole'],
-        help='what reaches the changed modules most, or all that does')
+        help='the groups closest to the change, or all')
     parser.add_argument(
-        '--mode', type=selection.Mode, choices=list(selection.Mode),
-        help="concurrency; without it, that of the release's nova-compute")
+        '--mode', choices=selection.MODES,
+        help='concurrency mode; default: that of nova-compute in the release')
     parser.add_argument(
         '-v', '--verbose', action='store_true',
-        help='whole tracebacks, and each test that fails on both sides')
-    return parser.parse_args(arguments)
+        help='show whole tracebacks, and each test that fails on both sides')
+    options = parser.parse_args(arguments)
+    try:
+        status, counts = _compare(
+            options.extent == 'fast', options.mode, options.verbose)
+    except (errors.BuildError, loading.SuiteError,
+            selection.SelectionError) as exc:
+        print(exc, file=sys.stderr)
+        status, counts = 1, None
+    counting.save(f'released-{options.extent}', counts, status)
+    return status
 
 
 def _compare(
-    tree: project.Project, mode: selection.Mode, options: argparse.Namespace,
+    fast: bool, mode: str | None, verbose: bool,
 ) -> tuple[int, counting.Counts]:
     began = time.monotonic()
-    fast = options.extent == 'fast'
-    with sides.prepared(tree) as both:
-        modules = selection.released_modules(both.pristine.folder)
+    ours = project.load(loading.ROOT)
+    release = ours.release.version
+    mode = mode or selection.default_mode(release)
+    with runs.sides(ours) as both:
+        modules = selection.released_modules(both[0].folder)
         chosen = runs.chosen(modules, mode, fast)
-        exempt = runs.exempt(chosen, loading.exempt(), fast)
-        compared = _run(chosen, both, exempt, runs.on_both)
+        groups = {module: group for run in chosen
+                  for module, group in run.groups.items()}
+        # A fast comparison cannot judge the exemptions of other groups.
+        exempt = {
+            test: reason
+            for test, reason in exemptions.of(str(release)).items()
+            if not fast or selection.group_of(test, groups) in groups.values()}
+        compared = _run(chosen, both, exempt)
         suspects = compared.regressions()
         if suspects:
-            print(f'\nDifferent, so once more with nothing beside them: '
-                  f'{len(suspects)} tests\n')
-            alone = [run.only(suspects) for run in chosen]
-            compared = compared.after(_run(
-                [run for run in alone if run.groups], both, exempt,
-                runs.one_by_one))
+            print(f'\n{len(suspects)} tests differ; they run again, alone.\n')
+            again = [run for run in chosen if any(
+                selection.group_of(test, run.groups) in run.groups.values()
+                for test in suspects)]
+            compared = compared.after(_run(again, both, exempt, suspects))
     minutes = (time.monotonic() - began) / 60
-    print(f'\nTests of Nova {tree.release.version}, on that release and on '
-          f'{tree.version}; {mode}; {minutes:.1f} minutes\n')
-    print(table.table(compared, runs.groups(chosen)), end='\n\n')
+    print(f'\nTests of Nova {release}, on that release and on {ours.version}; '
+          f'{mode}; {minutes:.1f} minutes\n')
+    print(table.table(compared, groups), end='\n\n')
     for name in selection.absent(modules):
         print(f'Not in this release: {name}.')
-    for line in table.findings(compared, options.verbose):
+    for line in table.findings(compared, verbose):
         print(line)
     return int(compared.is_bad()), compared.counts()
 
 
 def _run(
-    chosen: Iterable[runs.Run], both: sides.Sides,
-    exempt: Mapping[str, str], how: How,
+    chosen: Sequence[runs.Run], both: Sequence[runs.Side],
+    exempt: Mapping[str, str], only: Collection[str] = (),
 ) -> comparison.Comparison:
-    pristine: dict[str, counting.Result] = {}
-    ours: dict[str, counting.Result] = {}
+    pristine: runs.Results = {}
+    ours: runs.Results = {}
     idle = []
     for run in chosen:
-        of_pristine, of_ours = how(run, both)
+        of_pristine, of_ours = runs.run(run, both, only)
         pristine |= of_pristine
         ours |= of_ours
         if comparison.is_idle(of_pristine):

@@ -1,65 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which of the released tests reach what this tree changes.
+"""The released tests that reach what this tree changes.
 
-The source is a search of the released tests for nova.image, [glance] and
-nova.privsep, and which functional tests set up the Glance fixture.
+The list results from a search of the released tests for nova.image, [glance]
+and nova.privsep, and for functional tests that set up the Glance fixture.
 """
 
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-import enum
 import pathlib
+from typing import NamedTuple
 
 from packaging import version
 
 UNIT = 'nova.tests.unit'
 FUNCTIONAL = 'nova.tests.functional'
 NO_GROUP = 'no test'
-"""What failed before any test was loaded is put under this."""
+"""Group of failures before any test was loaded."""
 
 
-class Mode(enum.StrEnum):
-    """What nova-compute's concurrency is made of."""
-
-    THREADS = 'threads'
-    EVENTLET = 'eventlet'
-
-    @property
-    def environment(self) -> dict[str, str]:
-        native = self is Mode.THREADS
-        return {
-            'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(native).lower(),
-            # As in the release's own tox.ini.
-            'NOVA_RAISE_ON_GREENLET_LEAK': 'true',
-        }
+MODES = ('threads', 'eventlet')
+"""Concurrency modes of nova-compute."""
 
 
-def usual_mode(release: version.Version) -> Mode:
-    """Give what nova-compute of that release runs on unless told otherwise."""
-    return Mode.THREADS if release.major >= 34 else Mode.EVENTLET
+def environment(mode: str) -> dict[str, str]:
+    """Return the environment variables for a concurrency mode."""
+    return {
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(mode == 'threads').lower(),
+        # As in the release's own tox.ini.
+        'NOVA_RAISE_ON_GREENLET_LEAK': 'true',
+    }
 
 
-@dataclass(frozen=True)
-class Group:
-    """Modules of tests that have one row in the table."""
+def default_mode(release: version.Version) -> str:
+    """Return the default mode of nova-compute in a release."""
+    return 'threads' if release.major >= 34 else 'eventlet'
+
+
+class Group(NamedTuple):
+    """Modules of tests with one row in the table."""
 
     name: str
     prefixes: tuple[str, ...]
-    """Of modules: all of a package, or one module."""
+    """Names of packages and modules."""
     fast: bool = False
 
 
-@dataclass(frozen=True)
-class Part:
-    """Groups that run in one go, as the release's own tox.ini has it."""
+class Part(NamedTuple):
+    """Groups that run together, as in the release's own tox.ini."""
 
     name: str
     groups: tuple[Group, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
 
 def _unit(name: str, *modules: str, fast: bool = False) -> Group:
@@ -91,7 +84,7 @@ PARTS = (
               'api.openstack.compute.test_servers', 'policies.test_servers',
               'notifications.test_base'),
     )),
-    # It imports modules anew, so no other test can be in its process.
+    # It imports modules again, so it needs a process of its own.
     Part('profiler', (_unit('profiler', 'test_profiler'),),
          environment={'TEST_OSPROFILER': '1'}),
     Part('functional', (
@@ -113,11 +106,11 @@ PARTS = (
 
 
 class SelectionError(Exception):
-    """The list above does not fit the release. The message says where."""
+    """The list above does not fit the release."""
 
 
 def released_modules(folder: pathlib.Path) -> list[str]:
-    """Give the modules of tests of the release that is unpacked there."""
+    """Return the modules of tests of the Nova in a folder."""
     top = folder / 'nova/tests'
     return sorted(
         '.'.join(path.relative_to(folder).with_suffix('').parts)
@@ -127,11 +120,11 @@ def released_modules(folder: pathlib.Path) -> list[str]:
 def grouped(
     groups: Iterable[Group], modules: Sequence[str],
 ) -> dict[str, str]:
-    """Give the modules that the groups take, each with its group's name.
+    """Return the names of groups, by module.
 
-    A module is in the first group that takes it.
+    A module is in the first group that matches it.
 
-    :raises SelectionError: a group takes none at all
+    :raises SelectionError: a group matches no module
     """
     chosen: dict[str, str] = {}
     for group in groups:
@@ -139,15 +132,15 @@ def grouped(
                  if any(_is_in(module, prefix) for prefix in group.prefixes)]
         if not taken:
             raise SelectionError(
-                f'The release has none of the tests of "{group.name}": '
-                'correct tools/released/selection.py.')
+                f'The release has no tests of the group "{group.name}". '
+                'Correct tools/released/selection.py.')
         for module in taken:
             chosen.setdefault(module, group.name)
     return chosen
 
 
 def absent(modules: Sequence[str]) -> list[str]:
-    """Give the prefixes that no module has: not each release has them all."""
+    """Return the prefixes that match no module of this release."""
     return sorted(
         prefix for part in PARTS for group in part.groups
         for prefix in group.prefixes
@@ -155,7 +148,7 @@ def absent(modules: Sequence[str]) -> list[str]:
 
 
 def group_of(test: str, chosen: Mapping[str, str]) -> str:
-    """Give the name of a test's group."""
+    """Return the name of a test's group."""
     for module, group in chosen.items():
         # "setUpClass (nova.tests...)" is the id of a failure, too.
         if f'{module}.' in test:

@@ -2,10 +2,9 @@
 
 """Show a comparison."""
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Set
 
 import prettytable
 
@@ -23,9 +22,9 @@ _COLUMNS = (
 def table(
     compared: comparison.Comparison, groups: Mapping[str, str],
 ) -> prettytable.PrettyTable:
-    """Give a table in Markdown, with a row for each group and one for all.
+    """Return a table in Markdown, with a row for each group and one for all.
 
-    :param groups: the names of the groups, by the modules of tests in them
+    :param groups: names of the groups, by module of tests
     """
     shown = prettytable.PrettyTable(_COLUMNS)
     shown.set_style(prettytable.TableStyle.MARKDOWN)
@@ -41,30 +40,26 @@ def table(
     return shown
 
 
-def _row(
-    compared: comparison.Comparison, tests: Iterable[str],
-) -> Iterator[int]:
-    names = list(tests)
-    yield len(names)
+def _row(compared: comparison.Comparison, tests: Set[str]) -> Iterator[int]:
+    yield len(tests)
     for side in (compared.of_pristine, compared.of_ours):
-        counts = counting.of_results(side(test) for test in names)
-        # What did not run has not passed.
+        counts = counting.count(map(side, tests))
+        # A test that did not run has not passed.
         yield counts.passed
-        yield len(names) - counts.passed - counts.skipped
+        yield len(tests) - counts.passed - counts.skipped
         yield counts.skipped
-    yield len(compared.exempt.keys() & names)
-    yield len(set(compared.regressions()) & set(names))
+    yield len(compared.exempt.keys() & tests)
+    yield len(tests.intersection(compared.regressions()))
 
 
 def findings(
     compared: comparison.Comparison, verbose: bool,
 ) -> Iterator[str]:
-    """Give the lines that say what the table has only numbers of."""
+    """Return the lines with the details of the table's numbers."""
     for test in compared.regressions():
-        pristine = compared.of_pristine(test).outcome.value
         result = compared.of_ours(test)
-        yield (f'REGRESSION {test}: {pristine} on the release, '
-               f'{result.outcome.value} on ours: '
+        yield (f'REGRESSION {test}: {compared.of_pristine(test).outcome} on '
+               f'the release, {result.outcome} on ours: '
                f'{comparison.last_line(result)}')
         if verbose:
             yield result.details
@@ -76,16 +71,7 @@ def findings(
             ('Failed on both', compared.fail_on_both()),
             ('Skipped on both', compared.skipped_on_both()),
             ('Passed on ours only', compared.only_on_ours())):
-        yield from _listed(compared, what, tests, verbose)
-
-
-def _listed(
-    compared: comparison.Comparison, what: str, tests: Sequence[str],
-    verbose: bool,
-) -> Iterator[str]:
-    yield f'{what}: {len(tests)}' + ('' if verbose else '; -v lists them')
-    if not verbose:
-        return
-    for test in tests:
-        reason = comparison.last_line(compared.of_pristine(test))
-        yield f'    {test}: {reason}'
+        yield f'{what}: {len(tests)}' + ('' if verbose else '; -v lists them')
+        for test in tests if verbose else ():
+            reason = comparison.last_line(compared.of_pristine(test))
+            yield f'    {test}: {reason}'

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run this tree's tests against the Nova that was built from it.
+"""Run this tree's tests on the Nova that was built from it.
 
-The tests live in ``nova/`` of the checkout, but a package of the name nova is
-imported as a whole from where it is installed. Each package in here is a
-suite: a place where discovery starts, which loads the tests by their names.
+The tests are in ``nova/`` of the checkout, but Python imports all of the
+package nova from where it is installed. Each package in this folder is a
+suite: discovery starts in it, and it loads the tests by their names.
 """

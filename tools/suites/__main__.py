@@ -1,55 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run one suite by stestr: ``python tools/suites SUITE [STESTR ARGUMENT ...]``
+"""Run one suite with stestr: ``tools/suites SUITE [STESTR ARGUMENT ...]``
 
-With a folder in the environment variable NOVA_TEST_COUNTS, a file is left in
-it that says how many tests passed, failed and were skipped.
+If the environment variable NOVA_TEST_COUNTS names a folder, the numbers of
+tests that passed, failed and were skipped are written to a file there.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
-from dataclasses import dataclass
-from dataclasses import field
 import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 TOOLS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
+from novabuild import project  # noqa: E402
+from novabuild import whole  # noqa: E402
 from suites import counting  # noqa: E402
-from suites import others  # noqa: E402
+from suites import loading  # noqa: E402
 from suites import running  # noqa: E402
 
+THREADS = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
+EVENTLET = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}
+# Tests of what differs between releases; NOVA_RELEASE=... tools/test.sh runs
+# all tests on another release.
+DIFFERENCES = (
+    r'nova\.tests\.unit\.image\.('
+    r'test_(compat|errors|glance_service|locations)|'
+    r'command\.test_(host|main))\.')
 
-@dataclass(frozen=True)
-class Suite:
-    """Where discovery starts, below tools/, and what else is special."""
 
+class Suite(NamedTuple):
     start: str
+    """Where discovery starts, below tools/."""
     options: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
 
 SUITES = {
-    # nova-compute runs in native threads unless it is told otherwise.
-    'unit': Suite('suites/unit', environment={
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
-    'unit-eventlet': Suite('suites/unit', environment={
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
-    # What older releases run in.
-    'others': Suite('suites/unit', (others.TESTS,), {
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}),
-    'lab': Suite('suites/lab', environment={
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
+    # The default mode of nova-compute.
+    'unit': Suite('suites/unit', environment=THREADS),
+    'unit-eventlet': Suite('suites/unit', environment=EVENTLET),
+    # The default mode of older releases.
+    'others': Suite('suites/unit', (DIFFERENCES,), EVENTLET),
+    'lab': Suite('suites/lab', environment=THREADS),
     'tools': Suite('suites/tools'),
     # A lab uses the whole machine, and its tests use one lab.
-    'functional': Suite('suites/functional', ('--serial',), {
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}),
+    'functional': Suite('suites/functional', ('--serial',), THREADS),
     'package': Suite('novabuild/package_tests'),
 }
+
+
+class Done(NamedTuple):
+    """Outcome of a suite."""
+
+    status: int
+    counts: counting.Counts | None
+    """None if the suite stored no results."""
 
 
 def main(arguments: list[str]) -> int:
@@ -59,50 +69,47 @@ def main(arguments: list[str]) -> int:
         return 2
     name, *options = arguments
     done = (_run_on_others if name == 'others' else _run)(name, options)
-    folder = os.environ.get('NOVA_TEST_COUNTS')
-    if folder:
-        counting.save(pathlib.Path(folder), name, done.counts, done.status)
+    counting.save(name, done.counts, done.status)
     return done.status
 
 
-@dataclass(frozen=True)
-class Done:
-    """What has become of a suite."""
-
-    status: int
-    counts: counting.Counts | None
-    """None: it has left no record."""
-
-
 def _run(
-    name: str, options: Sequence[str],
-    environment: Mapping[str, str] | None = None,
+    name: str, options: Sequence[str], environment: Mapping[str, str] = {},
 ) -> Done:
     suite = SUITES[name]
     repository = running.repository(name)
     before = counting.runs(repository)
     status = subprocess.run(
         running.command(suite.start, repository, (*suite.options, *options)),
-        # The checkout has a folder named lab; import the installed package.
-        env=os.environ | {'PYTHONSAFEPATH': '1'} | suite.environment |
-        dict(environment or {}),
-    ).returncode
-    fresh = counting.runs(repository) - before
-    return Done(status, counting.of_latest_run(repository) if fresh else None)
+        env=os.environ | suite.environment | environment).returncode
+    if counting.runs(repository) == before:
+        return Done(status, None)
+    return Done(status, counting.count(counting.latest(repository).values()))
 
 
 def _run_on_others(name: str, options: Sequence[str]) -> Done:
-    """Run it on each release but the one here."""
+    """Run a suite on each pinned release but the installed one.
+
+    Only Nova is another one; the packages are those of this environment.
+    """
+    here = project.load(loading.ROOT)
     status, counts = 0, []
-    for release in others.releases():
+    for release in here.pinned:
+        if release == str(here.release.version):
+            continue
         print(f'On Nova {release}:', flush=True)
-        with others.built(release) as environment:
-            done = _run(name, options, environment)
+        ours = project.load(loading.ROOT, release)
+        content = whole.entries(ours, whole.released(ours))
+        with whole.importable(content) as folder:
+            done = _run(name, options, {
+                project.RELEASE_VARIABLE: release,
+                'PYTHONPATH': os.pathsep.join(filter(None, (
+                    str(folder), os.environ.get('PYTHONPATH')))),
+            })
         status = status or done.status
-        # A run that has left no record has failed, whatever the others did.
+        # A run without results has failed, whatever the others did.
         counts.append(done.counts or counting.Counts(0, 1, 0))
-    return Done(status, counting.Counts(
-        *(sum(each) for each in zip(*map(dataclasses.astuple, counts)))))
+    return Done(status, counting.Counts(*map(sum, zip(*counts))))
 
 
 if __name__ == '__main__':

@@ -1,53 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a run of stestr found out, and how much of each it was."""
+"""Read and count the results that stestr has stored."""
 
 import collections
 from collections.abc import Iterable
-from dataclasses import asdict
-from dataclasses import dataclass
-import enum
 import json
 import os
 import pathlib
 from typing import BinaryIO
+from typing import NamedTuple
 
 from stestr.repository import file as repositories
 import subunit
 import testtools
 
-
-class Outcome(enum.StrEnum):
-    """How a test ended."""
-
-    PASSED = 'passed'
-    FAILED = 'failed'
-    SKIPPED = 'skipped'
-    NOT_RUN = 'not run'
-    """Not even begun, and so not in the records of a run."""
-
-
+PASSED = 'passed'
+FAILED = 'failed'
+SKIPPED = 'skipped'
+NOT_RUN = 'not run'
+NEVER_ENDED = 'The test began and never ended.'
 # https://testtools.readthedocs.io/en/latest/api.html, StreamResult.status
-_OUTCOMES = {
-    'success': Outcome.PASSED,
-    'xfail': Outcome.PASSED,
-    'skip': Outcome.SKIPPED,
-}
-_WORSE = (Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED)
+_OUTCOMES = {'success': PASSED, 'xfail': PASSED, 'skip': SKIPPED}
 
 
-@dataclass(frozen=True)
-class Result:
-    """How one test ended."""
+class Result(NamedTuple):
+    """Outcome of one test."""
 
-    outcome: Outcome
+    outcome: str
     details: str = ''
     """The traceback of a failure, the reason of a skip."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many tests ended how."""
+class Counts(NamedTuple):
+    """Numbers of tests by outcome."""
 
     passed: int
     failed: int
@@ -55,43 +40,40 @@ class Counts:
 
 
 def runs(repository: pathlib.Path) -> set[str]:
-    """Give the ids of the runs that stestr has on record."""
-    stored = repository / '.stestr'
-    if not stored.is_dir():
-        return set()
-    return {path.name for path in stored.iterdir() if path.name.isdigit()}
+    """Return the IDs of the stored runs."""
+    return {path.name for path in (repository / '.stestr').glob('*')
+            if path.name.isdigit()}
 
 
-def of_latest_run(repository: pathlib.Path) -> Counts:
-    """Count the tests of the last run on record."""
-    return of_results(results_of_latest_run(repository).values())
-
-
-def results_of_latest_run(repository: pathlib.Path) -> dict[str, Result]:
-    """Give the tests of the last run on record, by their ids."""
+def latest(repository: pathlib.Path) -> dict[str, Result]:
+    """Return the results of the latest stored run, by test ID."""
     stored = repositories.RepositoryFactory().open(str(repository))
     return results(stored.get_latest_run().get_subunit_stream())
 
 
 def results(stream: BinaryIO) -> dict[str, Result]:
-    """Give the tests in a subunit v2 stream, by their ids.
+    """Return the results in a subunit v2 stream, by test ID.
 
-    A test that began and never ended has failed, and so has one with any
-    status but success, expected failure and skip. Of several results of one
-    test the worst counts.
+    A test that never ended has failed, and so has one with any status but
+    success, expected failure and skip. A failure replaces other results of the
+    same test.
     """
     found: dict[str, Result] = {}
 
     def note(test: testtools.testresult.real.TestDict) -> None:
-        if test['status'] == 'exists':
-            return
-        result = Result(
-            _OUTCOMES.get(test['status'], Outcome.FAILED),
-            _details(test['details']))
         known = found.get(test['id'])
-        if known is None or _WORSE.index(known.outcome) < _WORSE.index(
-                result.outcome):
-            found[test['id']] = result
+        if test['status'] == 'exists' or (known and known.outcome == FAILED):
+            return
+        outcome = _OUTCOMES.get(test['status'], FAILED)
+        # What a test logged has other names.
+        details = '\n'.join(
+            content.as_text().strip()
+            for name, content in sorted(test['details'].items())
+            if name.startswith(('traceback', 'reason')))
+        # Only a failure without a test's end has no traceback.
+        if outcome == FAILED and not details:
+            details = NEVER_ENDED
+        found[test['id']] = Result(outcome, details)
 
     summary = testtools.StreamToDict(note)
     summary.startTestRun()
@@ -100,34 +82,25 @@ def results(stream: BinaryIO) -> dict[str, Result]:
     return found
 
 
-def of_results(results: Iterable[Result]) -> Counts:
-    """Count them, but for those that were not run."""
+def count(results: Iterable[Result]) -> Counts:
     outcomes = collections.Counter(result.outcome for result in results)
-    return Counts(
-        outcomes[Outcome.PASSED], outcomes[Outcome.FAILED],
-        outcomes[Outcome.SKIPPED])
+    return Counts(outcomes[PASSED], outcomes[FAILED], outcomes[SKIPPED])
 
 
-def save(
-    folder: pathlib.Path, label: str, counts: Counts | None, status: int,
-) -> None:
-    """Write the counts of a run to a file in ``folder``.
+def save(label: str, counts: Counts | None, status: int) -> None:
+    """Write counts to a file in the folder NOVA_TEST_COUNTS, if that is set.
 
-    :param counts: None when the run left no record
-    :param status: the exit code of the run; when it tells of a failure that
-        no test had, or when no test ran, one failure is counted for the run
+    :param counts: None if the run stored no results
+    :param status: exit status of the run; if no test accounts for a failure,
+        or if no test ran, the run itself counts as one failure
     """
+    folder = os.environ.get('NOVA_TEST_COUNTS')
+    if not folder:
+        return
     counts = counts or Counts(0, 0, 0)
     ran = counts.passed or counts.failed
     if not ran or (status and not counts.failed):
-        counts = Counts(counts.passed, counts.failed + 1, counts.skipped)
+        counts = counts._replace(failed=counts.failed + 1)
     environment = os.environ.get('TOX_ENV_NAME', 'none')
-    path = folder / f'{environment}.{label}.json'
-    path.write_text(json.dumps(asdict(counts)), encoding='utf-8')
-
-
-def _details(details: dict[str, testtools.content.Content]) -> str:
-    # What a test logged is there too, under other names.
-    return '\n'.join(
-        content.as_text().strip() for name, content in sorted(details.items())
-        if name.startswith(('traceback', 'reason')))
+    path = pathlib.Path(folder, f'{environment}.{label}.json')
+    path.write_text(json.dumps(counts._asdict()), encoding='utf-8')

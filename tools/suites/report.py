@@ -2,9 +2,9 @@
 
 """Add up tox runs: ``report.py COUNTS_FOLDER ENVIRONMENT=TOX_RESULT ...``
 
-COUNTS_FOLDER is what NOVA_TEST_COUNTS named during the runs, each TOX_RESULT
+COUNTS_FOLDER is the value of NOVA_TEST_COUNTS in the runs. Each TOX_RESULT is
 a file that tox wrote because of ``--result-json``. The last line printed is
-``N passed, N failed, N skipped``; the exit code is 1 when anything failed.
+``N passed, N failed, N skipped``. The exit status is 1 if anything failed.
 """
 
 import json
@@ -13,14 +13,12 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-
-# Programs that count their tests, and what they write before the first of
-# their arguments.
+# Programs that count their tests, with the prefixes of their labels.
 _COUNTERS = {'tools/suites': '', 'tools/released': 'released-'}
 
 
 class Row(NamedTuple):
-    """What one command of a tox environment did."""
+    """Counts of one command of a tox environment."""
 
     label: str
     passed: int
@@ -38,56 +36,50 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         print(f'{row.label:{width}} {row.passed:6} passed '
               f'{row.failed:6} failed {row.skipped:6} skipped')
-    failed = sum(row.failed for row in rows)
-    print(f'{sum(row.passed for row in rows)} passed, {failed} failed, '
-          f'{sum(row.skipped for row in rows)} skipped')
+    passed, failed, skipped = (sum(row[column] for row in rows)
+                               for column in (1, 2, 3))
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return 1 if failed else 0
 
 
 def rows_of(
     environment: str, result: pathlib.Path, folder: pathlib.Path,
 ) -> list[Row]:
-    """Give a row for each command that a tox environment ran.
+    """Return a row for each command that a tox environment ran.
 
-    An environment that failed without any of its commands failing, or that
-    was never run, has a row that says so.
+    An additional row reports an environment that never ran, or that failed
+    although none of its commands did.
     """
     try:
         outcome = json.loads(result.read_text())['testenvs'][environment]
         success = outcome['result']['success']
     except (OSError, ValueError, KeyError):
         outcome, success = {}, False
-    steps = outcome.get('test', [])
-    rows = [_row(environment, step, folder) for step in steps]
+    rows = [_row(environment, step, folder)
+            for step in outcome.get('test', [])]
     if not rows or not (success or any(row.failed for row in rows)):
-        rows.append(Row(f'{environment}: did not run to its end', 0, 1, 0))
+        rows.append(Row(f'{environment}: did not complete', 0, 1, 0))
     return rows
 
 
 def _row(
     environment: str, step: dict[str, Any], folder: pathlib.Path,
 ) -> Row:
-    """A suite has counted its tests; any other command is one check."""
-    program, *arguments = step['command']
+    """Return the counts of a suite; any other command is one check."""
+    words = [word for word in step['command'] if not word.endswith('python')]
     good = step['retcode'] == 0
-    if arguments and arguments[0] in _COUNTERS:
-        label = _COUNTERS[arguments[0]] + arguments[1]
-        counts = _counts(folder / f'{environment}.{label}.json')
-        if not good and not counts[1]:
-            counts = (counts[0], 1, counts[2])
-        return Row(f'{environment}: {label}', *counts)
-    words = [program, *arguments]
-    name = next(word for word in words if not word.endswith('python'))
-    return Row(f'{environment}: {pathlib.Path(name).stem}',
-               int(good), int(not good), 0)
-
-
-def _counts(path: pathlib.Path) -> tuple[int, int, int]:
+    if words[0] not in _COUNTERS:
+        return Row(f'{environment}: {pathlib.Path(words[0]).stem}',
+                   int(good), int(not good), 0)
+    label = _COUNTERS[words[0]] + words[1]
     try:
+        path = folder / f'{environment}.{label}.json'
         found = json.loads(path.read_text())
     except (OSError, ValueError):
-        return 0, 1, 0
-    return found['passed'], found['failed'], found['skipped']
+        found = {'passed': 0, 'failed': 1, 'skipped': 0}
+    failed = found['failed'] or int(not good)
+    return Row(f'{environment}: {label}', found['passed'], failed,
+               found['skipped'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How stestr is called, and where it keeps what it finds out."""
+"""How stestr is called, and where it stores its results."""
 
 from collections.abc import Sequence
 import os
@@ -13,7 +13,7 @@ TOOLS = pathlib.Path(__file__).resolve().parents[1]
 def command(
     start: str, repository: pathlib.Path, options: Sequence[str],
 ) -> list[str]:
-    """Give the command that runs a suite.
+    """Return the command that runs a suite.
 
     :param start: where discovery starts, below tools/
     """
@@ -25,7 +25,7 @@ def command(
 
 
 def repository(name: str) -> pathlib.Path:
-    """Give the folder for the records of a suite, and make it."""
+    """Create and return the folder for the results of a suite."""
     top = os.environ.get('TOX_ENV_DIR') or TOOLS.parent
     folder = pathlib.Path(top, '.stestr', name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,12 @@
 
 import hashlib
 import pathlib
-import textwrap
 
 import fixtures
 import testtools
 
 from novabuild import archive
+from novabuild import project
 
 DIST_INFO = 'nova-1.2.0.dist-info'
 METADATA = """\
@@ -63,7 +63,7 @@ SDIST = {
 
 
 class TestCase(testtools.TestCase):
-    """Has a tree and a release to build it from.
+    """Provides a tree and a release to build it from.
 
     They are in ``self.root``, in ``self.wheel`` and, as a source archive, in
     ``self.sdist``.
@@ -71,19 +71,27 @@ class TestCase(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        folder = self.useFixture(fixtures.TempDir()).path
-        self.root = pathlib.Path(folder, 'tree')
-        self.wheel = pathlib.Path(folder, 'nova-1.2.0-py3-none-any.whl')
-        self.sdist = pathlib.Path(folder, 'nova-1.2.0.tar.gz')
-        self.output = pathlib.Path(folder, 'output')
+        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.root = folder / 'tree'
+        self.wheel = folder / 'nova-1.2.0-py3-none-any.whl'
+        self.sdist = folder / 'nova-1.2.0.tar.gz'
+        self.output = folder / 'output'
         self.output.mkdir()
-        for name in ('SOURCE_DATE_EPOCH', 'NOVA_RELEASE'):
-            self.useFixture(fixtures.EnvironmentVariable(name))
+        for name in ('SOURCE_DATE_EPOCH', 'NOVA_RELEASE',
+                     'NOVA_RELEASE_SDIST'):
+            self.setenv(name, None)
+        self.setenv('NOVA_RELEASE_WHEEL', str(self.wheel))
         self.release(RELEASED)
         self.release_source(SDIST)
-        self.write('LICENSE', 'Apache\n')
+        self.write('README.rst', 'Ours \u20ac\n======\n')
         self.write('nova/image/glance.py', 'released = False\n')
         self.configure()
+
+    def setenv(self, name: str, value: str | None) -> None:
+        self.useFixture(fixtures.EnvironmentVariable(name, value))
+
+    def project(self) -> project.Project:
+        return project.load(self.root)
 
     def write(self, name: str, text: str) -> pathlib.Path:
         """Write a file of the tree."""
@@ -93,35 +101,37 @@ class TestCase(testtools.TestCase):
         return path
 
     def release(self, files: dict[str, str]) -> None:
-        """Make the released wheel."""
-        archive.write_wheel(
-            self.wheel,
-            {n: archive.Entry(t.encode()) for n, t in files.items()},
-            DIST_INFO)
+        """Write the released wheel."""
+        self.wheel.write_bytes(archive.wheel(_entries(files), DIST_INFO))
 
     def release_source(self, files: dict[str, str]) -> None:
-        """Make the released source archive."""
-        archive.write_sdist(
-            self.sdist,
-            {n: archive.Entry(t.encode()) for n, t in files.items()},
-            'nova-1.2.0')
+        """Write the released source archive."""
+        self.sdist.write_bytes(archive.sdist(_entries(files), 'nova-1.2.0'))
 
     def configure(
-        self, metadata: str = '', release: str = '', rest: str = '',
+        self, metadata: str = '', rest: str = '',
         sha256: str | None = None, version: str = '1.2.0+rbd.1',
     ) -> None:
-        """Write a good setup.cfg with some lines more, or changed ones."""
-        if sha256 is None:
-            sha256 = hashlib.sha256(self.wheel.read_bytes()).hexdigest()
-        head = textwrap.dedent(f"""\
-            [metadata]
-            name = nova
-            version = {version}
-            description = A whole Nova
-            license_files =
-                LICENSE
-            """)
-        sdist_sha256 = hashlib.sha256(self.sdist.read_bytes()).hexdigest()
-        pin = (f'[nova_release]\nversion = 1.2.0\nsha256 = {sha256}\n'
-               f'sdist_sha256 = {sdist_sha256}\n')
-        self.write('setup.cfg', f'{head}{metadata}\n{pin}{release}\n{rest}\n')
+        """Write a valid setup.cfg, with additional or changed lines."""
+        pin = sha256 or _sha256(self.wheel)
+        self.write('setup.cfg', f"""\
+[metadata]
+name = nova
+version = {version}
+description = A whole Nova
+long_description = file: README.rst
+{metadata}
+[nova_release]
+version = 1.2.0
+sha256 = {pin}
+sdist_sha256 = {_sha256(self.sdist)}
+{rest}
+""")
+
+
+def _entries(files: dict[str, str]) -> archive.Entries:
+    return {n: archive.Entry(t.encode()) for n, t in files.items()}
+
+
+def _sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,30 +11,27 @@ import fixtures
 from novabuild import archive
 from novabuild import errors
 from novabuild import patch
-from novabuild import project
 from novabuild.tests import base
 from novabuild import tree
+from novabuild import whole
 
 TOOLS = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = '    nova-fetch = nova.cmd.fetch:main\n'
 
 
 class PatchTestCase(base.TestCase):
 
-    def _text(self) -> str:
-        return patch.text(
-            project.load(self.root), patch.unpacked(self.sdist)).decode()
+    def _text(self) -> bytes:
+        before = patch.unpacked(self.sdist)
+        return patch.difference(before, patch.changed(self.project(), before))
 
-    def _patched(self) -> patch.Entries:
-        """Apply the patch to the source archive; give the files then."""
+    def _patched(self) -> archive.Entries:
+        """Apply the patch to the source archive; return the files."""
         folder = self.output / 'nova'
-        for name, entry in patch.unpacked(self.sdist).items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(entry.data)
-            path.chmod(entry.mode)
+        whole.write(patch.unpacked(self.sdist), folder)
         subprocess.run(
             ['patch', '-p1', '--fuzz=0', '--batch'], cwd=folder, check=True,
-            input=self._text().encode(), stdout=subprocess.DEVNULL)
+            input=self._text(), stdout=subprocess.DEVNULL)
         return tree.read(folder, sorted(
             path.relative_to(folder).as_posix()
             for path in folder.rglob('*') if path.is_file()))
@@ -43,18 +40,18 @@ class PatchTestCase(base.TestCase):
         return str(self.assertRaises(errors.BuildError, self._text))
 
 
-class TextTestCase(PatchTestCase):
+class DifferenceTestCase(PatchTestCase):
 
-    def test_all_that_can_change(self):
+    def test_changed_files(self):
         self.write('nova/image/fetch.sh', '#!/bin/sh').chmod(0o755)
         self.write('nova/lab/__init__.py', '')
         self.write('nova/lab/ceph.py', 'new = "\u20ac"\n')
         self.write('releasenotes/notes/new-1.yaml', 'features: []\n')
         self.write('doc/source/index.rst', 'Ours\n')
         self.write('lab/ceph.py', '')
-        self.configure(release='remove =\n    nova/image/old.py\n')
         before = patch.unpacked(self.sdist)
         after = self._patched()
+        self.assertEqual(set(), before.keys() - after.keys())
         self.assertEqual({
             'nova/image/glance.py': archive.Entry(b'released = False\n'),
             'nova/image/fetch.sh': archive.Entry(b'#!/bin/sh', True),
@@ -63,41 +60,43 @@ class TextTestCase(PatchTestCase):
             'releasenotes/notes/new-1.yaml': archive.Entry(b'features: []\n'),
             'pyproject.toml': after['pyproject.toml'],
         }, {k: v for k, v in after.items() if before.get(k) != v})
-        self.assertEqual({'nova/image/old.py'}, before.keys() - after.keys())
 
-    def test_description_comes_first(self):
-        lines = self._text().splitlines()
-        self.assertEqual('Description: A whole Nova', lines[0])
-        self.assertIn('Origin: other, nova 1.2.0+rbd.1', lines)
-        self.assertIn('nova-1.2.0.tar.gz', lines[1])
+    def test_names(self):
+        entry = archive.Entry(b'a\n')
+        lines = patch.difference(
+            {'gone/a': entry, 'same': entry, 'mode': entry},
+            {'new/a': entry, 'same': entry,
+             'mode': archive.Entry(b'a\n', True)}).decode().splitlines()
+        self.assertEqual(
+            [f'diff --git a/{name} b/{name}'
+             for name in ('gone/a', 'mode', 'new/a')],
+            [line for line in lines if line.startswith('diff')])
+        self.assertEqual(
+            ['--- a/gone/a', '+++ /dev/null', '--- /dev/null', '+++ b/new/a'],
+            [line for line in lines if line.startswith(('---', '+++'))])
+        self.assertIn('new mode 100755', lines)
 
     def test_configuration_of_git_changes_nothing(self):
         expected = self._text()
         self.write('.gitconfig', (
             '[core]\nautocrlf = true\n'
             '[diff]\nnoprefix = true\ncontext = 9\nexternal = false\n'))
-        self.useFixture(fixtures.EnvironmentVariable('HOME', str(self.root)))
-        self.useFixture(fixtures.EnvironmentVariable('GIT_DIFF_OPTS', '-u9'))
+        self.setenv('HOME', str(self.root))
+        self.setenv('GIT_DIFF_OPTS', '-u9')
         self.assertEqual(expected, self._text())
 
-    def test_file_that_is_no_text(self):
+    def test_binary_file(self):
         (self.root / 'nova/image/disk.img').write_bytes(b'QFI\xfb\0')
-        self.assertIn('nova/image/disk.img is not text', self._error())
-
-    def test_removal_of_nothing(self):
-        self.configure(release='remove =\n    nova/image/older.py\n')
-        self.assertIn('does not have: nova/image/older.py', self._error())
-
-    def test_no_git(self):
-        self.useFixture(fixtures.EnvironmentVariable('PATH', '/nonexistent'))
-        self.assertIn('Install git', self._error())
+        self.assertIn('nova/image/disk.img is binary', self._error())
 
     def test_git_fails(self):
         self.write('git', '#!/bin/sh\necho disk full >&2\nexit 1\n').chmod(
             0o755)
-        self.useFixture(fixtures.EnvironmentVariable(
-            'PATH', f'{self.root}:{os.environ["PATH"]}'))
-        self.assertIn('disk full', self._error())
+        for path, message in (
+                (f'{self.root}:{os.environ["PATH"]}', 'disk full'),
+                ('/nonexistent', 'Install git')):
+            with fixtures.EnvironmentVariable('PATH', path):
+                self.assertIn(message, self._error())
 
 
 class ManifestTestCase(PatchTestCase):
@@ -109,7 +108,7 @@ class ManifestTestCase(PatchTestCase):
 
     def test_entry_points(self):
         self._configure(points=(
-            'console_scripts =\n    nova-fetch = nova.cmd.fetch:main\n'
+            f'console_scripts =\n{SCRIPT}'
             'nova.image =\n    rbd = nova.image.rbd:Rbd\n'))
         expected = base.PYPROJECT.replace(
             '  # the usual one\n',
@@ -140,8 +139,7 @@ class ManifestTestCase(PatchTestCase):
         self.release_source(base.SDIST | {
             'pyproject.toml': base.PYPROJECT.replace(
                 found, '[tool.setuptools]\npackages = [\n    "nova"\n]\n')})
-        self._configure(points=(
-            'console_scripts =\n    nova-fetch = nova.cmd.fetch:main\n'))
+        self._configure(points=f'console_scripts =\n{SCRIPT}')
         patched = self._patched()['pyproject.toml'].data.decode()
         self.assertEqual(
             {'packages': {'find': {'include': ['nova*']}}},
@@ -172,13 +170,6 @@ class ManifestTestCase(PatchTestCase):
             '[options.package_data]\nnova.lab =\n\ta.txt\n',
             patched['setup.cfg'].data.decode())
 
-    def test_setup_cfg_in_an_unknown_form(self):
-        self._configure(
-            points='console_scripts =\n    nova-fetch = nova.cmd.fetch:main')
-        for text in ('[files]\n', 'name = nova\n'):
-            self._setup_cfg(text)
-            self.assertIn('unknown way: setup.cfg', self._error())
-
     def test_pythons(self):
         self.configure(rest='[options]\npython_requires = >=3.11\n')
         self.assertEqual(
@@ -192,22 +183,22 @@ class ManifestTestCase(PatchTestCase):
             base.PYPROJECT.encode(), self._patched()['pyproject.toml'].data)
 
     def test_unknown_packing(self):
-        self._configure(
-            points='console_scripts =\n    nova-fetch = nova.cmd.fetch:main',
-            requires='    rich>=13')
-        for name, content, message in (
-            ('requirements.txt', None, 'it has no requirements.txt'),
-            ('pyproject.toml', '[build-system]\n', 'has no project name'),
-            ('pyproject.toml', '[', 'pyproject.toml: '),
-            ('pyproject.toml', None, 'it has no pyproject.toml'),
+        self._configure(points=f'console_scripts =\n{SCRIPT}')
+        no_name = {'pyproject.toml': '[build-system]\n'}
+        for change, message in (
+            ({'requirements.txt': None}, 'requirements.txt'),
+            ({'pyproject.toml': None}, 'pyproject.toml'),
+            ({'pyproject.toml': '['}, 'Unexpected end of file'),
+            (no_name, 'setup.cfg'),
+            (no_name | {'setup.cfg': 'name = nova\n'}, 'name = nova'),
         ):
-            files = dict(base.SDIST)
-            del files[name]
-            if content is not None:
-                files[name] = content
-            self.release_source(files)
-            self.assertIn(message, self._error())
-            self.assertIn('unknown way', self._error())
+            files = base.SDIST | change
+            self.release_source({
+                name: text for name, text in files.items()
+                if text is not None})
+            error = self._error()
+            self.assertIn('packed in an unknown way', error)
+            self.assertIn(message, error)
 
 
 class CommandTestCase(base.TestCase):
@@ -226,24 +217,30 @@ class CommandTestCase(base.TestCase):
             self.assertEqual('', done.stderr)
             path = folder / 'nova-1.2.0-rbd.1.patch'
             self.assertEqual(f'{path}\n', done.stdout)
-            self.assertIn('+released = False\n', path.read_text())
         self.assertEqual([path], list(folder.iterdir()))
+        lines = path.read_text().splitlines()
+        self.assertEqual('Description: A whole Nova', lines[0])
+        self.assertIn('nova-1.2.0.tar.gz', lines[1])
+        self.assertIn('Origin: other, nova 1.2.0+rbd.1', lines)
+        self.assertIn('+released = False', lines)
 
-    def test_bad_input(self):
-        for arguments, status, message in (
-            ((), 2, 'usage: '),
-            (('--help',), 2, 'usage: '),
-            ((str(self.root / 'setup.cfg'),), 1, 'Cannot write '),
-        ):
-            done = self._run(*arguments)
-            self.assertEqual((status, ''), (done.returncode, done.stdout))
-            self.assertIn(message, done.stderr)
-            self.assertNotIn('Traceback', done.stderr)
-
-    def test_another_source_archive(self):
+    def test_errors(self):
         with self.sdist.open('ab') as sdist:
             sdist.write(b'!')
-        done = self._run(str(self.output))
-        self.assertEqual(1, done.returncode)
-        self.assertIn('is not the nova 1.2.0 that setup.cfg pins', done.stderr)
+        pins = 'is not the nova 1.2.0 that setup.cfg pins'
+        for arguments, status, message in (
+            ((), 2, 'usage: '), (('--help',), 2, 'usage: '),
+            ((str(self.output),), 1, pins),
+        ):
+            self._fails(arguments, status, message)
+        self.configure()
+        self._fails((str(self.root / 'setup.cfg'),), 1, 'File exists')
         self.assertEqual([], list(self.output.iterdir()))
+
+    def _fails(
+        self, arguments: tuple[str, ...], status: int, message: str,
+    ) -> None:
+        done = self._run(*arguments)
+        self.assertEqual((status, ''), (done.returncode, done.stdout))
+        self.assertIn(message, done.stderr)
+        self.assertNotIn('Traceback', done.stderr)

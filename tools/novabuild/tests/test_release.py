@@ -8,7 +8,6 @@ from unittest import mock
 import fixtures
 
 from novabuild import errors
-from novabuild import project
 from novabuild import release
 from novabuild.tests import base
 
@@ -17,35 +16,40 @@ class ReleaseTestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.pin = project.load(self.root).release
+        self.pin = self.project().release
+        self.setenv('NOVA_RELEASE_WHEEL', None)
+        self.setenv('XDG_CACHE_HOME', str(self.output))
 
-    def _pip(self, returncode: int = 0, output: str = '') -> mock.MagicMock:
-        """Replace pip: it delivers the archives unless it fails."""
+    def _pip(self, error: Exception | None = None) -> mock.MagicMock:
+        """Replace pip; without an error, it delivers the archives."""
         def run(command, **kwargs):
             requirements = command[command.index('--requirement') + 1]
             self.asked = pathlib.Path(requirements).read_text()
-            if not returncode:
-                folder = command[command.index('--dest') + 1]
-                only_wheels = '--only-binary' in command
-                shutil.copy(self.wheel if only_wheels else self.sdist, folder)
-            return subprocess.CompletedProcess(command, returncode, output)
+            if error:
+                raise error
+            folder = command[command.index('--dest') + 1]
+            only_wheels = '--only-binary' in command
+            shutil.copy(self.wheel if only_wheels else self.sdist, folder)
 
         return self.useFixture(fixtures.MockPatch(
             'subprocess.run', side_effect=run)).mock
 
+    def _obtain(self, local: pathlib.Path | None = None) -> None:
+        with release.obtained(self.pin, local and str(local)):
+            self.fail('The block must not run.')
 
-class ObtainedTestCase(ReleaseTestCase):
+    def _error(self, function, *arguments) -> str:
+        return str(self.assertRaises(
+            errors.BuildError, function, *arguments))
 
-    def _error(self, local: pathlib.Path | None = None) -> str:
-        def obtain() -> None:
-            with release.obtained(self.pin, local):
-                self.fail('The block must not run.')
-
-        return str(self.assertRaises(errors.BuildError, obtain))
-
-    def test_local_wheel(self):
-        with release.obtained(self.pin, self.wheel) as path:
+    def test_local(self):
+        with release.obtained(self.pin, str(self.wheel)) as path:
             self.assertEqual(self.wheel, path)
+        self.setenv('NOVA_RELEASE_WHEEL', str(self.wheel))
+        with release.obtained(self.pin) as path:
+            self.assertEqual(self.wheel, path)
+        self.setenv('NOVA_RELEASE_SDIST', str(self.sdist))
+        self.assertEqual(self.sdist, release.sdist(self.pin))
 
     def test_download_leaves_nothing(self):
         run = self._pip()
@@ -53,76 +57,50 @@ class ObtainedTestCase(ReleaseTestCase):
             self.assertEqual(self.wheel.read_bytes(), path.read_bytes())
         self.assertFalse(path.parent.exists())
         self.assertIn('--no-deps', run.call_args.args[0])
-        self.assertEqual('nova==1.2.0\n', self.asked)
+        self.assertEqual(
+            f'nova==1.2.0 --hash=sha256:{self.pin.sha256}\n', self.asked)
 
-    def test_another_wheel(self):
-        with self.wheel.open('ab') as wheel:
-            wheel.write(b'!')
-        self._pip()
-        for local in (None, self.wheel):
-            message = self._error(local)
-            self.assertIn('is not the nova 1.2.0 that setup.cfg pins', message)
-            self.assertIn(self.pin.sha256, message)
-            self.assertIn('Nothing was built', message)
-
-    def test_missing_local_wheel(self):
-        self.assertIn('No such file', self._error(self.root / 'no.whl'))
-
-    def test_pip_fails(self):
-        self._pip(1, 'ERROR: No matching distribution found\n')
-        message = self._error()
-        self.assertIn('could not download the wheel of nova==1.2.0', message)
-        self.assertIn('NOVA_RELEASE_WHEEL', message)
-        self.assertIn('No matching distribution', message)
-
-    def test_pip_hangs(self):
-        self.useFixture(fixtures.MockPatch(
-            'subprocess.run',
-            side_effect=subprocess.TimeoutExpired('pip', 600)))
-        self.assertIn('not there after 600 s', self._error())
-
-
-class SdistTestCase(ReleaseTestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.useFixture(fixtures.EnvironmentVariable(
-            'XDG_CACHE_HOME', str(self.output)))
-
-    def test_downloaded_once(self):
+    def test_sdist_is_downloaded_once(self):
         run = self._pip()
         for _ in range(2):
             path = release.sdist(self.pin)
             self.assertEqual(self.sdist.read_bytes(), path.read_bytes())
         run.assert_called_once()
         self.assertEqual([path], list(path.parent.iterdir()))
-
-    def test_pip_knows_the_hash(self):
-        self._pip()
-        release.sdist(self.pin)
         self.assertEqual(
             f'nova==1.2.0 --hash=sha256:{self.pin.sdist_sha256}\n', self.asked)
-
-    def test_damaged_in_the_cache(self):
-        run = self._pip()
-        release.sdist(self.pin).write_bytes(b'')
-        path = release.sdist(self.pin)
+        path.write_bytes(b'')  # damage the cache
+        self.assertEqual(path, release.sdist(self.pin))
         self.assertEqual(self.sdist.read_bytes(), path.read_bytes())
-        self.assertEqual(2, run.call_count)
 
-    def test_another_sdist(self):
-        with self.sdist.open('ab') as sdist:
-            sdist.write(b'!')
+    def test_another_archive(self):
+        for path in (self.wheel, self.sdist):
+            with path.open('ab') as stream:
+                stream.write(b'!')
         self._pip()
-        for local in (None, self.sdist):
-            exc = self.assertRaises(
-                errors.BuildError, release.sdist, self.pin, local)
-            self.assertIn(self.pin.sdist_sha256, str(exc))
+        for local in (None, self.wheel):
+            message = self._error(self._obtain, local)
+            self.assertIn('is not the nova 1.2.0 that setup.cfg pins', message)
+            self.assertIn(self.pin.sha256, message)
+        for local in ('', str(self.sdist)):
+            self.setenv('NOVA_RELEASE_SDIST', local)
+            self.assertIn(self.pin.sdist_sha256,
+                          self._error(release.sdist, self.pin))
         self.assertEqual([], [p for p in self.output.rglob('*')
                               if p.is_file()])
 
-    def test_pip_fails_for_the_sdist(self):
-        self._pip(1, 'ERROR: HASHES\n')
-        exc = self.assertRaises(errors.BuildError, release.sdist, self.pin)
-        self.assertIn('NOVA_RELEASE_SDIST', str(exc))
-        self.assertIn('HASHES', str(exc))
+    def test_missing_local_wheel(self):
+        self.assertIn('No such file', self._error(
+            self._obtain, self.root / 'no.whl'))
+
+    def test_pip_fails(self):
+        for error, reason in (
+            (subprocess.CalledProcessError(1, 'pip', 'No matching'),
+             'No matching'),
+            (subprocess.TimeoutExpired('pip', 600), 'after 600 seconds'),
+        ):
+            self._pip(error)
+            for function in (self._obtain, lambda: release.sdist(self.pin)):
+                message = self._error(function)
+                self.assertIn(reason, message)
+                self.assertIn('NOVA_RELEASE_WHEEL', message)

@@ -3,76 +3,58 @@
 import shutil
 import subprocess
 
-from novabuild import archive
 from novabuild import errors
-from novabuild import project
 from novabuild.tests import base
 from novabuild import tree
 
+FILES = {'README.rst', 'nova/image/glance.py', 'setup.cfg'}
 
-class OverlayTestCase(base.TestCase):
 
-    def _error(self) -> errors.BuildError:
-        return self.assertRaises(
-            errors.BuildError, tree.overlay, project.load(self.root))
+class TreeTestCase(base.TestCase):
 
-    def test_leftovers_stay_out(self):
-        self.write('nova/tests/unit/image/data.txt', 'tox==4\n')
+    def _error(self, function) -> str:
+        return str(self.assertRaises(errors.BuildError, function, self.root))
+
+    def test_overlay(self):
+        self.write('nova/tests/data.txt', '')
         for name in ('nova/__pycache__/a.cpython-311.pyc', 'nova/b.pyc',
                      'nova/c.py~', 'nova/.d.py.swp', 'nova/e.py.orig',
                      'nova/.mypy_cache/f.py', 'nova/g.py.rej'):
             self.write(name, '')
+        self.write('nova/image/fetch.sh', '#!/bin/sh\n').chmod(0o700)
         self.assertEqual(
-            ['nova/image/glance.py', 'nova/tests/unit/image/data.txt'],
-            list(tree.overlay(project.load(self.root))))
-
-    def test_modes(self):
-        script = self.write('nova/image/fetch.sh', '#!/bin/sh\n')
-        script.chmod(0o700)
-        found = tree.overlay(project.load(self.root))
-        self.assertEqual(0o755, found['nova/image/fetch.sh'].mode)
-        self.assertEqual(0o644, found['nova/image/glance.py'].mode)
+            {'nova/image/fetch.sh': 0o755, 'nova/image/glance.py': 0o644,
+             'nova/tests/data.txt': 0o644},
+            {k: v.mode for k, v in tree.overlay(self.root).items()})
 
     def test_symbolic_link(self):
         (self.root / 'nova/image/link.py').symlink_to('glance.py')
-        exc = self._error()
-        self.assertIn('link.py is not a plain file', str(exc))
+        self.assertIn('link.py is not a plain file',
+                      self._error(tree.overlay))
 
     def test_no_files(self):
         shutil.rmtree(self.root / 'nova')
-        exc = self._error()
-        self.assertIn('nothing to lay over the released Nova', str(exc))
+        self.assertIn('Is this a whole checkout?', self._error(tree.overlay))
 
-    def test_other_form_for_a_release(self):
-        self.write('releases/1.2.0/nova/image/glance.py', 'for = "1.2"\n')
-        self.write('releases/1.1.0/nova/image/glance.py', 'for = "1.1"\n')
-        found = tree.overlay(project.load(self.root))
+    def test_notes(self):
+        self.write('releasenotes/notes/a-1.yaml', '')
+        self.write('releasenotes/source/conf.py', '')
         self.assertEqual(
-            {'nova/image/glance.py': archive.Entry(b'for = "1.2"\n')}, found)
+            ['releasenotes/notes/a-1.yaml'], list(tree.notes(self.root)))
 
-    def test_other_form_of_nothing(self):
-        self.write('releases/1.2.0/nova/image/glnace.py', '')
-        self.assertIn(
-            'files that nova/ has not: nova/image/glnace.py',
-            str(self._error()))
-
-
-class SourceTestCase(base.TestCase):
+    def test_source_without_checkout(self):
+        self.write('.stestr.conf', '')
+        for name in ('nova/a.pyc', '.tox/py3/a.py', '.stestr/unit/0'):
+            self.write(name, '')
+        self.assertEqual(
+            FILES | {'.stestr.conf'}, set(tree.source(self.root)))
 
     def _git(self, *arguments: str) -> None:
         subprocess.run(
             ['git', '-C', str(self.root), *arguments], check=True,
             capture_output=True)
 
-    def test_no_checkout(self):
-        self.write('.stestr.conf', '')
-        for name in ('nova/a.pyc', '.tox/py3/a.py', '.stestr/unit/0'):
-            self.write(name, '')
-        self.assertEqual(
-            {'.stestr.conf', 'LICENSE', 'nova/image/glance.py', 'setup.cfg'},
-            set(tree.source(self.root)))
-
-    def test_checkout(self):
+    def test_source_of_checkout(self):
         self.write('.gitignore', '*.log\n')
         gone = self.write('gone.py', '')
         self._git('init')
@@ -81,11 +63,12 @@ class SourceTestCase(base.TestCase):
         self.write('new.py', '')
         self.write('a.log', '')
         self.assertEqual(
-            {'.gitignore', 'LICENSE', 'new.py', 'nova/image/glance.py',
-             'setup.cfg'}, set(tree.source(self.root)))
+            FILES | {'.gitignore', 'new.py'}, set(tree.source(self.root)))
 
     def test_broken_checkout(self):
         self.write('.git', 'gitdir: /nonexistent\n')
-        exc = self.assertRaises(errors.BuildError, tree.source, self.root)
-        self.assertIn('git cannot list the files', str(exc))
-        self.assertIn('nonexistent', str(exc))
+        message = self._error(tree.source)
+        self.assertIn('git cannot list the files', message)
+        self.assertIn('nonexistent', message)
+        self.setenv('PATH', '/nonexistent')
+        self.assertIn("'git'", self._error(tree.source))

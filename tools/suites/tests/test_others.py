@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
-import contextlib
 import hashlib
 import pathlib
 from unittest import mock
 
 import fixtures
 
+from novabuild import archive
 from novabuild import project
-from novabuild import release
 from novabuild.tests import base
+from novabuild import whole
 from suites import __main__ as program
 from suites import counting
-from suites import others
 
 
 class OthersTestCase(base.TestCase):
@@ -23,65 +22,52 @@ class OthersTestCase(base.TestCase):
         self.configure(rest=''.join(
             f'[nova_release:{each}]\nsha256 = {sha256}\n'
             f'sdist_sha256 = {sha256}\n' for each in ('1.1.0', '1.0.0')))
+        self.setenv('PYTHONPATH', '/x')
         self.useFixture(fixtures.MonkeyPatch(
             'suites.loading.ROOT', self.root))
-        self.useFixture(fixtures.MockPatchObject(
-            release, 'obtained',
-            side_effect=lambda pin: contextlib.nullcontext(self._of(pin))))
+        self.useFixture(fixtures.MonkeyPatch(
+            'novabuild.whole.released', self._released))
 
-    def _of(self, pin: project.Release) -> pathlib.Path:
-        self.release({
-            name.replace('1.2.0', str(pin.version)): text
-            for name, text in base.RELEASED.items()})
-        return self.wheel
-
-    def test_releases(self):
-        self.assertEqual(['1.1.0', '1.0.0'], others.releases())
-        self.useFixture(fixtures.EnvironmentVariable('NOVA_RELEASE', '1.1.0'))
-        self.assertEqual(['1.2.0', '1.0.0'], others.releases())
-
-    def test_built(self):
-        self.write('releases/1.1.0/nova/image/glance.py', 'for = "1.1"\n')
-        self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', '/x'))
-        with others.built('1.1.0') as environment:
-            folder, other = environment['PYTHONPATH'].split(':')
-            self.assertEqual(
-                {'NOVA_RELEASE': '1.1.0', 'PYTHONPATH': f'{folder}:/x'},
-                environment)
-            top = pathlib.Path(folder)
-            self.assertEqual(
-                'for = "1.1"\n', (top / 'nova/image/glance.py').read_text())
-            self.assertTrue((top / 'nova/image/old.py').is_file())
-            self.assertTrue((top / 'etc/nova/api-paste.ini').is_file())
-            self.assertIn(
-                'Version: 1.1.0+rbd.1',
-                (top / 'nova-1.1.0+rbd.1.dist-info/METADATA').read_text())
-        self.assertFalse(top.exists())
+    def _released(self, ours: project.Project) -> archive.Entries:
+        return {name.replace('1.2.0', str(ours.release.version)): entry
+                for name, entry in whole.unpacked(self.wheel).items()}
 
     def _run(self, *outcomes: program.Done) -> program.Done:
-        with mock.patch.object(program, '_run', side_effect=outcomes) as run:
-            done = program._run_on_others('others', ['--serial'])
-        self.assertEqual(
-            [('others', ['--serial'])] * 2,
-            [call.args[:2] for call in run.call_args_list])
-        return done
+        """Run on two releases; look at what they get."""
+        self.built: list[str] = []
+        left = iter(outcomes)
+
+        def run(name, options, environment):
+            self.assertEqual(('others', ['--serial']), (name, options))
+            release = environment['NOVA_RELEASE']
+            folder, other = environment['PYTHONPATH'].split(':')
+            self.assertEqual('/x', other)
+            self.assertEqual(
+                'released = False\n',
+                pathlib.Path(folder, 'nova/image/glance.py').read_text())
+            metadata = pathlib.Path(
+                folder, f'nova-{release}+rbd.1.dist-info/METADATA')
+            self.assertTrue(metadata.is_file())
+            self.built.append(release)
+            return next(left)
+
+        with mock.patch.object(program, '_run', run):
+            return program._run_on_others('others', ['--serial'])
 
     def test_sum(self):
-        self.assertEqual(
-            program.Done(0, counting.Counts(7, 0, 1)),
-            self._run(program.Done(0, counting.Counts(4, 0, 1)),
-                      program.Done(0, counting.Counts(3, 0, 0))))
-
-    def test_one_fails(self):
-        for first, second in ((0, 1), (1, 0)):
+        for first, second in ((0, 0), (0, 1), (1, 0)):
             self.assertEqual(
-                1, self._run(
+                program.Done(
+                    first or second, counting.Counts(7, first + second, 1)),
+                self._run(
                     program.Done(first, counting.Counts(4, first, 1)),
-                    program.Done(second, counting.Counts(3, second, 0)),
-                ).status)
+                    program.Done(second, counting.Counts(3, second, 0))))
+        self.assertEqual(['1.1.0', '1.0.0'], self.built)
 
-    def test_no_record(self):
+    def test_no_results(self):
+        self.setenv('NOVA_RELEASE', '1.1.0')
         self.assertEqual(
             program.Done(100, counting.Counts(3, 1, 0)),
             self._run(program.Done(100, None),
                       program.Done(0, counting.Counts(3, 0, 0))))
+        self.assertEqual(['1.2.0', '1.0.0'], self.built)

@@ -13,83 +13,55 @@ from suites import report
 
 PYTHON = '/tree/.tox/py3/bin/python'
 UNIT = [PYTHON, 'tools/suites', 'unit', '--serial']
+RELEASED = [PYTHON, 'tools/released', 'fast']
+GOOD = (7, 0, 2)
 
 
 class MainTestCase(testtools.TestCase):
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-
-    def _tox(self, *steps: tuple[list[str], int], success: bool = True) -> str:
-        """Write what tox would, for an environment with these commands."""
+    def _report(
+        self, expected: str, *steps: tuple[list[str], int],
+        success: bool = True, counts: tuple[int, int, int] | None = GOOD,
+        label: str = 'unit', environments: tuple[str, ...] = ('py3',),
+    ) -> None:
+        """Compare the last line after a run of tox with these commands."""
+        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        if counts:
+            (folder / f'py3.{label}.json').write_text(json.dumps(
+                dict(zip(('passed', 'failed', 'skipped'), counts))))
         outcome: dict[str, Any] = {'result': {'success': success}}
         if steps:
-            outcome['test'] = [
-                {'command': command, 'retcode': code}
-                for command, code in steps]
-        path = self.folder / 'run.tox'
-        path.write_text(json.dumps({'testenvs': {'py3': outcome, 'docs': {}}}))
-        return f'py3={path}'
-
-    def _count(self, passed: int, failed: int, skipped: int) -> None:
-        (self.folder / 'py3.unit.json').write_text(json.dumps(
-            {'passed': passed, 'failed': failed, 'skipped': skipped}))
-
-    def _report(self, *results: str) -> tuple[int, str]:
-        """Give the exit code and the last line."""
+            outcome['test'] = [{'command': command, 'retcode': code}
+                               for command, code in steps]
+        (folder / 'run.tox').write_text(
+            json.dumps({'testenvs': {'py3': outcome, 'docs': {}}}))
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            code = report.main([str(self.folder), *results])
-        return code, output.getvalue().splitlines()[-1]
+            code = report.main([str(folder), *(
+                f'{name}={folder}/{"run" if name != "pep8" else "missing"}.tox'
+                for name in environments)])
+        self.assertEqual(expected, output.getvalue().splitlines()[-1])
+        self.assertEqual(int(', 0 failed' not in expected), code)
 
     def test_suites_and_checks(self):
-        self._count(7, 0, 2)
-        result = self._tox((UNIT, 0), (['flake8'], 0),
-                           ([PYTHON, 'tools/typecheck.py'], 0))
-        self.assertEqual(
-            (0, '9 passed, 0 failed, 2 skipped'), self._report(result))
-
-    def test_comparison(self):
-        (self.folder / 'py3.released-fast.json').write_text(json.dumps(
-            {'passed': 5, 'failed': 0, 'skipped': 1}))
-        result = self._tox(([PYTHON, 'tools/released', 'fast'], 0))
-        self.assertEqual(
-            (0, '5 passed, 0 failed, 1 skipped'), self._report(result))
+        self._report('9 passed, 0 failed, 2 skipped', (UNIT, 0),
+                     (['flake8'], 0), ([PYTHON, 'tools/typecheck.py'], 0))
+        self._report('7 passed, 0 failed, 2 skipped', (RELEASED, 0),
+                     label='released-fast')
 
     def test_failures(self):
-        self._count(7, 3, 0)
-        result = self._tox((UNIT, 1), (['flake8'], 1), success=False)
-        self.assertEqual(
-            (1, '7 passed, 4 failed, 0 skipped'), self._report(result))
+        self._report('7 passed, 4 failed, 0 skipped', (UNIT, 1),
+                     (['flake8'], 1), success=False, counts=(7, 3, 0))
+        # A failure that no test accounts for.
+        self._report('7 passed, 1 failed, 2 skipped', (UNIT, 1))
+        # A suite without counts.
+        self._report('0 passed, 1 failed, 0 skipped', (UNIT, 0), counts=None)
 
-    def test_suite_that_counted_nothing(self):
-        result = self._tox((UNIT, 0))
-        self.assertEqual(
-            (1, '0 passed, 1 failed, 0 skipped'), self._report(result))
+    def test_environment_that_fails(self):
+        self._report('0 passed, 1 failed, 0 skipped', success=False)
+        self._report(
+            '7 passed, 1 failed, 2 skipped', (UNIT, 0), success=False)
 
-    def test_suite_that_failed_unnoticed(self):
-        self._count(7, 0, 0)
-        result = self._tox((UNIT, 1))
-        self.assertEqual(
-            (1, '7 passed, 1 failed, 0 skipped'), self._report(result))
-
-    def test_environment_without_commands(self):
-        result = self._tox(success=False)
-        self.assertEqual(
-            (1, '0 passed, 1 failed, 0 skipped'), self._report(result))
-
-    def test_environment_that_failed_elsewhere(self):
-        self._count(7, 0, 0)
-        result = self._tox((UNIT, 0), success=False)
-        self.assertEqual(
-            (1, '7 passed, 1 failed, 0 skipped'), self._report(result))
-
-    def test_environments_that_were_not_run(self):
-        self._count(7, 0, 0)
-        result = self._tox((UNIT, 0))
-        docs = result.replace('py3=', 'docs=')
-        missing = f'pep8={self.folder}/missing.tox'
-        self.assertEqual(
-            (1, '7 passed, 2 failed, 0 skipped'),
-            self._report(result, docs, missing))
+    def test_environments_that_did_not_run(self):
+        self._report('7 passed, 2 failed, 2 skipped', (UNIT, 0),
+                     environments=('py3', 'docs', 'pep8'))

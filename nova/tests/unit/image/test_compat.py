@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import types
 import typing as ty
 from unittest import mock
 
@@ -33,10 +34,27 @@ class TestConcurrency(test.NoDBTestCase):
         self.assertRaises(ValueError, compat.in_native_thread(int), 'seven')
 
     def test_thread(self) -> None:
-        """What it runs in is no green thread, and ours is none's."""
         native = compat.in_native_thread(threading.get_native_id)()
         self.assertEqual(utils.concurrency_mode_threading(),
                          native == threading.get_native_id())
+
+    def test_without_tpool_wrap(self) -> None:
+        for threading_mode, expected in ((True, []), (False, [(1, 2)])):
+            executed: list[tuple[int, int]] = []
+
+            def execute(
+                target: ty.Callable[..., ty.Any], *args: int,
+                executed: list[tuple[int, int]] = executed,
+            ) -> ty.Any:
+                executed.append(ty.cast(tuple[int, int], args))
+                return target(*args)
+
+            self.useFixture(fixtures.MockPatchObject(
+                compat, 'utils', types.SimpleNamespace(
+                    concurrency_mode_threading=lambda: threading_mode,
+                    tpool_execute=execute)))
+            self.assertEqual(2, compat.in_native_thread(max)(1, 2))
+            self.assertEqual(expected, executed)
 
 
 class TestSession(test.NoDBTestCase):
@@ -59,13 +77,44 @@ class TestSession(test.NoDBTestCase):
             compat.endpoint(utils.get_ksa_adapter(
                 'image', ksa_auth=auth, ksa_session=session)))
 
+    def test_without_sessions_of_service_auth(self) -> None:
+        load = self.useFixture(fixtures.MockPatchObject(
+            loading, 'load_session_from_conf_options')).mock
+        self.useFixture(fixtures.MockPatchObject(
+            compat, 'service_auth', types.SimpleNamespace(
+                get_auth_plugin=lambda context: (context, 'auth'))))
+        compat._session.cache_clear()
+        self.addCleanup(compat._session.cache_clear)
+        for context in ('one', 'two'):
+            self.assertEqual(
+                (load.return_value, (context, 'auth')),
+                compat.session_and_auth(ty.cast(ty.Any, context)))
+        load.assert_called_once_with(compat.CONF, 'glance')
+
+    def test_endpoint_of_either_kind(self) -> None:
+        adapter = mock.Mock(spec=['get_endpoint'])
+        for attributes, expected in (
+            ({}, adapter.get_endpoint.return_value),
+            ({'get_endpoint': lambda found: (found, 'old')},
+             (adapter, 'old')),
+        ):
+            self.useFixture(fixtures.MockPatchObject(
+                compat, 'utils', types.SimpleNamespace(**attributes)))
+            self.assertEqual(expected, compat.endpoint(adapter))
+
 
 class TestServiceContext(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        # Some releases keep it.
+        # Some releases cache the plugin.
         service_auth.reset_globals()
         self.addCleanup(service_auth.reset_globals)
+
+    def _hide(self) -> None:
+        """Have a nova.context like that of Nova 32."""
+        self.useFixture(fixtures.MockPatchObject(
+            compat, 'nova_context', types.SimpleNamespace(
+                RequestContext=nova_context.RequestContext)))
 
     def _load(self, auth: ty.Any) -> None:
         self.useFixture(fixtures.MockPatchObject(
@@ -76,6 +125,14 @@ class TestServiceContext(test.NoDBTestCase):
         error = self.assertRaises(
             exception.InvalidConfiguration, compat.service_context)
         self.assertIn('[service_user]', str(error))
+
+    def test_no_credentials_without_function_of_nova(self) -> None:
+        self._hide()
+        self.test_no_credentials()
+
+    def test_credentials_without_function_of_nova(self) -> None:
+        self._hide()
+        self.test_credentials()
 
     def test_credentials(self) -> None:
         auth = mock.Mock()
@@ -94,17 +151,37 @@ class TestServiceContext(test.NoDBTestCase):
 
 
 class TestReadConfiguration(test.NoDBTestCase):
-    def test_files_of_the_program(self) -> None:
-        seen = []
-
-        def parse(argv: list[str], prog: str | None = None,
-                  **options: ty.Any) -> None:
-            seen.append((argv, prog or sys.argv[0], options))
-
+    def _read(self, parse: ty.Callable[..., None]) -> None:
         running = sys.argv[0]
         with mock.patch.object(config, 'parse_args', parse):
             compat.read_configuration(['x', '--config-file', 'y'], 'nova-x')
         self.assertEqual(running, sys.argv[0])
+
+    def test_program(self) -> None:
+        seen: list[tuple[ty.Any, ...]] = []
+
+        def parse(argv: list[str], configure_db: bool = True,
+                  init_rpc: bool = True) -> None:
+            seen.append((argv, sys.argv[0], configure_db, init_rpc))
+
+        def parse_for(argv: list[str], configure_db: bool = True,
+                      init_rpc: bool = True, prog: str = '') -> None:
+            seen.append((argv, prog, configure_db, init_rpc))
+
+        self._read(parse)
+        self._read(parse_for)
         self.assertEqual(
-            [(['x', '--config-file', 'y'], 'nova-x',
-              {'configure_db': False, 'init_rpc': False})], seen)
+            [(['x', '--config-file', 'y'], 'nova-x', False, False)] * 2, seen)
+
+    def test_installed_nova(self) -> None:
+        with mock.patch.object(config, 'parse_args', autospec=True) as parse:
+            compat.read_configuration(['x'], 'nova-x')
+        parse.assert_called_once()
+
+    def test_error(self) -> None:
+        def parse(argv: list[str], configure_db: bool, init_rpc: bool) -> None:
+            raise ValueError(sys.argv[0])
+
+        error = self.assertRaises(ValueError, self._read, parse)
+        self.assertEqual('nova-x', str(error))
+        self.assertNotEqual('nova-x', sys.argv[0])
