@@ -75,6 +75,24 @@ class PatchTestCase(base.TestCase):
             'GIT_CEILING_DIRECTORIES': str(self.top)})
         self.assertEqual([], differing(patched, self._files()))
         self._check_built()
+        base.run('git', 'apply', '--reverse', self.patch, cwd=self.source,
+                 environment={'GIT_CEILING_DIRECTORIES': str(self.top)})
+        self._check_series(patched)
+
+    def _check_series(self, patched: archive.Entries) -> None:
+        base.run(base.ROOT / 'tools/make-patch.sh', '--series',
+                 self.top / 'series', environment={
+                     'NOVA_RELEASE_SDIST': str(release.sdist(
+                         self.project.release))})
+        git = ('git', '-c', 'user.name=a', '-c', 'user.email=a@example.com')
+        base.run('git', 'init', '--quiet', cwd=self.source)
+        base.run('git', 'add', '--all', '--force', cwd=self.source)
+        base.run(*git, 'commit', '--quiet', '-m', 'x', cwd=self.source)
+        series = sorted((self.top / 'series').iterdir())
+        self.assertGreater(len(series), 5)
+        base.run(*git, 'am', '--quiet', *series, cwd=self.source)
+        shutil.rmtree(self.source / '.git')
+        self.assertEqual([], differing(patched, self._files()))
 
     def _by_patch_and_back(self) -> archive.Entries:
         command = ('patch', '-p1', '--batch', '--fuzz=0', '-i', self.patch)
