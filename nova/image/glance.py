@@ -42,7 +42,7 @@ from nova.image import http
 from nova.image import locations
 from nova.image import metadata
 from nova.image import observe
-from nova.image import rbd
+from nova.image.rbd import export as rbd
 from nova.image import transfer
 from nova.image import verify
 from nova.objects import fields

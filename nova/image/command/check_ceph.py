@@ -6,8 +6,8 @@ import nova.conf
 from nova.i18n import _
 from nova.image.command import findings
 from nova.image.command import host
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import export as rbd
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 
 CONF = nova.conf.CONF

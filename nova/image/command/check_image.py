@@ -22,8 +22,8 @@ from nova.image.command import login
 from nova.image import glance
 from nova.image import locations
 from nova.image import metadata
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import export as rbd
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 
 CONF = nova.conf.CONF

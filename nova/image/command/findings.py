@@ -12,7 +12,7 @@ from nova.i18n import _
 from nova.image.command import host
 from nova.image.command import login
 from nova.image import metadata
-from nova.image import rbd
+from nova.image.rbd import export as rbd
 
 
 class Verdict(enum.StrEnum):

@@ -31,7 +31,7 @@ from oslo_serialization import jsonutils
 
 import nova.conf
 from nova.image import compat
-from nova.image import rbd
+from nova.image.rbd import export as rbd
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.path

@@ -37,11 +37,11 @@ from nova import exception
 from nova.image import compat
 from nova.image import glance
 from nova.image import observe
-from nova.image import rbd
+from nova.image.rbd import export as rbd
 from nova.image import transfer
 from nova import test
-from nova.tests.unit.image import test_rbd
-from nova.tests.unit.image import test_rbd_run
+from nova.tests.unit.image.rbd import test_export as test_rbd
+from nova.tests.unit.image.rbd import test_program as test_rbd_run
 from nova.tests.unit.image import test_transfer
 
 RIGHT = test_transfer.noise(300_000)

@@ -12,10 +12,10 @@ import fixtures
 import hypothesis
 from hypothesis import strategies
 
-from nova.image import rbd_diff
+from nova.image.rbd import diff as rbd_diff
 from nova.image import transfer
 from nova import test
-from nova.tests.unit.image import test_rbd_diff
+from nova.tests.unit.image.rbd import test_diff as test_rbd_diff
 from nova.tests.unit.image import test_transfer
 
 # An example makes dozens of cases, so that thousands take seconds.

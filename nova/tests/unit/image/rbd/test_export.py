@@ -13,13 +13,13 @@ from unittest import mock
 import fixtures
 
 from nova.image import compat
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import export as rbd
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests.unit.image import test_rbd_diff
-from nova.tests.unit.image import test_rbd_run
+from nova.tests.unit.image.rbd import test_diff as test_rbd_diff
+from nova.tests.unit.image.rbd import test_program as test_rbd_run
 from nova.tests.unit.image import test_transfer
 
 Program = test_rbd_run.Program
@@ -284,7 +284,7 @@ class TestClusters(RbdTestCase):
 
     def test_location_that_is_left_out(self) -> None:
         self.clusters(fsid(FSID))
-        with self.assertLogs('nova.image.rbd', 'DEBUG') as logs:
+        with self.assertLogs('nova.image.rbd.export', 'DEBUG') as logs:
             self.assertIsNone(rbd.rank(OTHER_URL))
         self.assertIn('A location is left out: It is in the Ceph cluster '
                       + OTHER_FSID, logs.output[0])

@@ -10,7 +10,7 @@ import tracemalloc
 import hypothesis
 from hypothesis import strategies
 
-from nova.image import rbd_diff
+from nova.image.rbd import diff as rbd_diff
 from nova.image import transfer
 from nova import test
 from nova.tests.unit.image import test_transfer

@@ -26,8 +26,8 @@ from oslo_serialization import jsonutils
 import nova.conf
 from nova.i18n import _
 from nova.image import compat
-from nova.image import rbd_diff
-from nova.image import rbd_run
+from nova.image.rbd import diff as rbd_diff
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 
 CONF = nova.conf.CONF

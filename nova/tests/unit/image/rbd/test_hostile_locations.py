@@ -11,7 +11,7 @@ import urllib.parse
 import hypothesis
 from hypothesis import strategies
 
-from nova.image import rbd
+from nova.image.rbd import export as rbd
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test

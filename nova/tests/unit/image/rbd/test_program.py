@@ -16,7 +16,7 @@ from unittest import mock
 import fixtures
 from oslo_serialization import jsonutils
 
-from nova.image import rbd_run
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
