@@ -42,7 +42,8 @@ from nova.image import http
 from nova.image import locations
 from nova.image import metadata
 from nova.image import observe
-from nova.image.rbd import export as rbd
+from nova.image.rbd import cluster as rbd_cluster
+from nova.image.rbd import export as rbd_export
 from nova.image import transfer
 from nova.image import verify
 from nova.objects import fields
@@ -151,7 +152,7 @@ def register_handler(
         _RANKS[scheme] = rank
 
 
-register_handler('rbd', rbd.open_source, rbd.rank)
+register_handler('rbd', rbd_export.open_source, rbd_cluster.proximity)
 
 
 def active_handlers() -> dict[str, Handler]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Decoder of the stream that ``rbd export-diff`` writes.
+"""Decodes the stream that ``rbd export-diff`` writes.
 
-The format is version 1 of Ceph's doc/dev/rbd-diff.rst: a banner, then records
-of one tag byte and little-endian numbers. A diff that begins at nothing holds
-the allocated extents of a snapshot; all else in the image is zeros.
+Ceph's doc/dev/rbd-diff.rst describes the format, version 1: a banner, then
+records of a tag byte and little-endian numbers. A diff from nothing contains
+the allocated extents of a snapshot; the rest of the image is zeros.
 """
 
 from collections.abc import Callable
@@ -15,21 +15,16 @@ from nova.i18n import _
 from nova.image import transfer
 
 _BANNER = b'rbd diff v1\n'
-_LENGTH = struct.Struct('<I')
-_SIZE = struct.Struct('<Q')
-_EXTENT = struct.Struct('<QQ')
 _LONGEST_NAME = 4096
-#: No file can be larger (off_t).
+#: The largest file (off_t).
 _LARGEST_SIZE = (1 << 63) - 1
 
 
 class Decoder:
-    """Turns a diff stream into the extents of an image.
+    """Turns a diff stream into the extents of an image, in constant memory.
 
-    Nothing of the stream is believed: extents must be in order, must not
-    overlap and must lie inside the size that the stream itself declares. Its
-    memory is a few dozen bytes; data goes from the stream to the reader's
-    buffer.
+    The stream is not trusted: extents must be in order, must not overlap and
+    must lie inside the size that the stream itself declares.
     """
 
     def __init__(
@@ -38,23 +33,22 @@ class Decoder:
         """Decode a stream.
 
         :param readinto: reads the next bytes of the stream, 0 at its end
-        :param snapshot: name of the snapshot that the diff must be of
+        :param snapshot: name that the exported snapshot must have
         """
         self._stream = readinto
         self._snapshot = snapshot
-        self._end = 0
         self._named = False
-        self._left = 0
-        #: Bytes of the image, once the stream has told.
+        self._end = self._left = 0
+        #: Bytes of the image, None until the stream has declared it.
         self.size: int | None = None
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """Yield offset and length in bytes of each extent of data.
 
-        :raises transfer.SourceError: the stream is cut short or malformed
+        :raises transfer.SourceError: the stream is incomplete or malformed
         """
         if self._read(len(_BANNER)) != _BANNER:
-            raise _malformed(_('it does not begin like one'))
+            raise _malformed(_('wrong banner'))
         while (tag := self._read(1)) != b'e':
             match tag:
                 case b't':
@@ -71,9 +65,9 @@ class Decoder:
                 case _:
                     raise _malformed(_('unknown record %r') % tag)
         if self.size is None or not self._named:
-            raise _malformed(_('it has no size, or no name'))
+            raise _malformed(_('no size or no snapshot name'))
         if self._stream(memoryview(bytearray(1))):
-            raise _malformed(_('it goes on after its end'))
+            raise _malformed(_('data after the end'))
 
     def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes of the extent that extents() yielded last."""
@@ -82,43 +76,44 @@ class Decoder:
         return count
 
     def _read_snapshot(self) -> None:
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        (length,) = self._unpack('<I')
         if length > _LONGEST_NAME:
-            raise _malformed(_('a name of %d bytes') % length)
+            raise _malformed(_('snapshot name of %d bytes') % length)
         name = self._read(length)
         if name != self._snapshot.encode():
-            raise _malformed(_('it is of snapshot %r') % name)
+            raise _malformed(_('wrong snapshot %r') % name)
         self._named = True
 
     def _read_size(self) -> None:
-        (size,) = _SIZE.unpack(self._read(_SIZE.size))
+        (size,) = self._unpack('<Q')
         if self.size is not None:
-            raise _malformed(_('it has two sizes'))
+            raise _malformed(_('more than one size'))
         if size > _LARGEST_SIZE:
-            raise _malformed(_('a size of %d bytes') % size)
+            raise _malformed(_('size of %d bytes') % size)
         self.size = size
 
     def _read_extent(self) -> tuple[int, int]:
-        offset, length = _EXTENT.unpack(self._read(_EXTENT.size))
-        if self.size is None or offset + length > self.size:
-            raise _malformed(_('an extent is outside the image'))
+        offset, self._left = self._unpack('<QQ')
+        if self.size is None or offset + self._left > self.size:
+            raise _malformed(_('extent outside the image'))
         if offset < self._end:
-            raise _malformed(_('its extents are not in order'))
-        self._end = offset + length
-        self._left = length
-        return offset, length
+            raise _malformed(_('extents out of order'))
+        self._end = offset + self._left
+        return offset, self._left
+
+    def _unpack(self, layout: str) -> tuple[int, ...]:
+        return struct.unpack(layout, self._read(struct.calcsize(layout)))
 
     def _read(self, count: int) -> bytes:
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            got = self._stream(view)
-            if not got:
-                raise _malformed(_('it ends early'))
-            view = view[got:]
-        return bytes(data)
+        content = bytearray(count)
+        rest = memoryview(content)
+        while rest:
+            if not (got := self._stream(rest)):
+                raise _malformed(_('unexpected end'))
+            rest = rest[got:]
+        return bytes(content)
 
 
 def _malformed(reason: str) -> transfer.SourceError:
     return transfer.SourceError(
-        reason=_('The stream is not a complete export-diff: %s') % reason)
+        _('Invalid or incomplete export-diff stream: %s') % reason)
