@@ -32,7 +32,7 @@ from oslo_serialization import jsonutils
 from lab import fetch as lab_fetch
 import nova.conf
 from nova.image import compat
-from nova.image import rbd
+from nova.image.rbd import cluster
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.path
@@ -115,7 +115,7 @@ class Service:
         """
         if restart:
             nova.privsep.sys_admin_pctxt.stop()
-        rbd._known_fsids.clear()
+        cluster._known_fsids.clear()
         return {'reloaded': CONF.reload_config_files()}
 
     def call(

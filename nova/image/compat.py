@@ -49,9 +49,7 @@ def in_native_thread(target: _Callable) -> _Callable:
     return cast(_Callable, functools.partial(utils.tpool_execute, target))
 
 
-def session_and_auth(
-    context: nova_context.RequestContext,
-) -> tuple[Any, Any]:
+def session_and_auth(context: nova_context.RequestContext) -> tuple[Any, Any]:
     """Return the session and the authentication for requests to Glance.
 
     All requests share the session. The authentication belongs to the context.

@@ -27,7 +27,8 @@ from nova.image import download
 from nova.image import errors
 from nova.image import locations
 from nova.image import metadata
-from nova.image import rbd
+from nova.image.rbd import cluster as rbd_cluster
+from nova.image.rbd import export as rbd_export
 from nova.image import transfer
 from nova.image import verify
 from nova.objects import fields
@@ -89,7 +90,7 @@ def register_handler(scheme: str, handler: download.Handler,
         _PROXIMITIES[scheme] = proximity
 
 
-register_handler('rbd', rbd.open_source, rbd.rank)
+register_handler('rbd', rbd_export.open_source, rbd_cluster.proximity)
 
 
 def active_handlers() -> dict[str, download.Handler]:

@@ -59,10 +59,8 @@ _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 # oslo.privsep (3.12) can miss the end of the daemon, hence the time limit.
 @nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(15)
-def start(
-    address: str, commands: Sequence[str], cluster: int, pool: str = '',
-    image: str = '', snapshot: str = '',
-) -> tuple[int, str]:
+def start(address: str, commands: Sequence[str], cluster: int, pool: str = '',
+          image: str = '', snapshot: str = '') -> tuple[int, str]:
     """Have programs run, one after another, until one fails.
 
     A thread sends two messages for each program: a socket to read its output
@@ -210,10 +208,8 @@ def _rights(user: tuple[int, ...], owners: set[int]) -> tuple[int, list[str]]:
                              '--ambient-caps=+dac_read_search'])]
 
 
-def _serve(
-    stack: contextlib.ExitStack, connection: socket.socket,
-    argvs: Sequence[Sequence[str]], fds: Sequence[int],
-) -> None:
+def _serve(stack: contextlib.ExitStack, connection: socket.socket,
+           argvs: Sequence[Sequence[str]], fds: Sequence[int]) -> None:
     with stack, contextlib.suppress(OSError):
         for argv in argvs:
             reader, writer = socket.socketpair()
@@ -228,10 +224,8 @@ def _serve(
                 break
 
 
-def _run(
-    argv: Sequence[str], stdout: int, fds: Sequence[int],
-    connection: socket.socket,
-) -> rbd_errors.Outcome:
+def _run(argv: Sequence[str], stdout: int, fds: Sequence[int],
+         connection: socket.socket) -> rbd_errors.Outcome:
     poller, tail = select.poll(), b''
     try:
         with subprocess.Popen(

@@ -16,6 +16,7 @@ import fnmatch
 import pathlib
 import re
 import sys
+import textwrap
 from typing import NamedTuple
 
 from novabuild import archive
@@ -39,67 +40,75 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step('image: add one pass from a byte source to a durable file', """\
-A transfer reads an image once, and verifies and writes it at the same time,
-with a few buffers and native threads. The file gets its name only when it is
-complete and synced. The first byte source is the Image API over HTTP.
-Nothing uses these modules yet.
-""", ('nova/image/compat.py', 'nova/image/destination.py',
-      'nova/image/http_source.py', 'nova/image/transfer.py',
-      f'{_UNIT}image/fakes.py', f'{_UNIT}image/test_compat.py',
-      f'{_UNIT}image/test_destination.py',
-      f'{_UNIT}image/test_http_source.py', f'{_UNIT}image/test_killed.py',
-      f'{_UNIT}image/test_transfer.py')),
-    Step('image: verify what a transfer reads', """\
-The bytes of every source must match the signature of the image, or otherwise
-the hash that Glance recorded. Each attempt gets an unused verifier.
-""", ('nova/image/verify.py', f'{_UNIT}image/test_verify.py')),
-    Step('conf: options of direct downloads', """\
-allowed_direct_url_schemes is no longer deprecated. enable_rbd_download is,
-because it means the same. rbd_ceph_conf and rbd_pool are lists now. Until
-the image service reads them as such, the former rbd download fails and Nova
-falls back to HTTP.
-""", ('nova/conf/glance.py', f'{_UNIT}conf/test_glance.py')),
-    Step('privsep: run rbd with the rights that the files of the host imply',
-         """\
-The entry point accepts names only, checks who listens for the output, starts
-the program and returns. Options that grant access come from nova.conf. The
-program never runs as root unless Nova does.
-""", ('nova/privsep/rbd.py', 'nova/privsep/rbd_errors.py',
-      f'{_UNIT}privsep/test_rbd*.py')),
-    Step('image: add the rbd source', """\
-It parses a location strictly, finds its cluster among those in
-rbd_ceph_conf by fsid, and reads an export of the snapshot: a stream of all
-bytes, or, for raw images, only the allocated extents.
-""", ('nova/image/rbd/*', f'{_UNIT}image/rbd/*',
-      f'{_UNIT}image/test_hostile_streams.py')),
-    Step("image: split Glance's errors, metadata and client off the service",
-         """\
-The new modules hold what the image service does when it calls Glance. The
-service uses them in a later patch.
-""", ('nova/image/client.py', 'nova/image/errors.py',
-      'nova/image/metadata.py', f'{_UNIT}image/test_errors.py',
-      f'{_UNIT}image/test_metadata.py')),
-    Step('image: ask Glance for locations that it hides from users', """\
-With Image API 2.17, a service can read the locations of an image although
-Glance shows them to no user (OSSN-0065, OSSN-0090). Several locations are
-tried in the order of their distance.
-""", ('nova/image/locations.py', f'{_UNIT}image/test_locations.py')),
-    Step('image: download through one pipeline, directly or over HTTP', """\
-The image service keeps a registry of handlers for URL schemes. A download to
-a file tries the locations that a handler is active for, then the Image API.
-All sources go through the same transfer and the same verification. The plug
-point nova.image.download is gone.
-""", ('nova/image/glance.py', 'nova/image/download.py',
-      f'{_UNIT}image/test_download.py',
-      f'{_UNIT}image/test_glance_service.py',
-      'releasenotes/notes/rbd-direct-download-*')),
-    Step('Add the command nova-image-fetch', """\
-It fetches an image as nova-compute does, or checks whether images can be
-fetched directly on this host.
-""", ('nova/image/command/*', f'{_UNIT}image/command/*', 'pyproject.toml',
-      'setup.cfg', 'requirements.txt',
-      'releasenotes/notes/nova-image-fetch-*')),
+    Step(
+        'image: add one pass from a byte source to a durable file',
+        'A transfer reads an image once, and verifies and writes it at the '
+        'same time, with a few buffers and native threads. The file gets its '
+        'name only when it is complete and synced. The first byte source is '
+        'the Image API over HTTP. Nothing uses these modules yet.',
+        ('nova/image/compat.py', 'nova/image/destination.py',
+         'nova/image/http_source.py', 'nova/image/transfer.py',
+         f'{_UNIT}image/fakes.py', f'{_UNIT}image/test_compat.py',
+         f'{_UNIT}image/test_destination.py',
+         f'{_UNIT}image/test_http_source.py', f'{_UNIT}image/test_killed.py',
+         f'{_UNIT}image/test_transfer.py')),
+    Step(
+        'image: verify what a transfer reads',
+        'The bytes of every source must match the signature of the image, or '
+        'otherwise the hash that Glance recorded. Each attempt gets an unused '
+        'verifier.',
+        ('nova/image/verify.py', f'{_UNIT}image/test_verify.py')),
+    Step(
+        'conf: options of direct downloads',
+        'allowed_direct_url_schemes is no longer deprecated. '
+        'enable_rbd_download is, because it means the same. rbd_ceph_conf and '
+        'rbd_pool are lists now. Until the image service reads them as such, '
+        'the former rbd download fails and Nova falls back to HTTP.',
+        ('nova/conf/glance.py', f'{_UNIT}conf/test_glance.py')),
+    Step(
+        'privsep: run rbd with the rights that the files of the host imply',
+        'The entry point accepts names only, checks who listens for the '
+        'output, starts the program and returns. Options that grant access '
+        'come from nova.conf. The program never runs as root unless Nova '
+        'does.',
+        ('nova/privsep/rbd.py', 'nova/privsep/rbd_errors.py',
+         f'{_UNIT}privsep/test_rbd*.py')),
+    Step(
+        'image: add the rbd source',
+        'It parses a location strictly, finds its cluster among those in '
+        'rbd_ceph_conf by fsid, and reads an export of the snapshot: a stream '
+        'of all bytes, or, for raw images, only the allocated extents.',
+        ('nova/image/rbd/*', f'{_UNIT}image/rbd/*')),
+    Step(
+        "image: split Glance's errors, metadata and client off the service",
+        'The image service uses these modules in a later patch.',
+        ('nova/image/client.py', 'nova/image/errors.py',
+         'nova/image/metadata.py', f'{_UNIT}image/test_errors.py',
+         f'{_UNIT}image/test_metadata.py')),
+    Step(
+        'image: ask Glance for locations that it hides from users',
+        'With Image API 2.17, a service can read the locations of an image '
+        'although Glance shows them to no user (OSSN-0065, OSSN-0090). '
+        'Several locations are tried in the order of their distance.',
+        ('nova/image/locations.py', f'{_UNIT}image/test_locations.py')),
+    Step(
+        'image: download through one pipeline, directly or over HTTP',
+        'The image service keeps a registry of handlers for URL schemes. A '
+        'download to a file tries the locations that a handler is active '
+        'for, then the Image API. All sources go through the same transfer '
+        'and the same verification. The plug point nova.image.download is '
+        'gone.',
+        ('nova/image/glance.py', 'nova/image/download.py',
+         f'{_UNIT}image/test_download.py',
+         f'{_UNIT}image/test_glance_service.py',
+         'releasenotes/notes/rbd-direct-download-*')),
+    Step(
+        'Add the command nova-image-fetch',
+        'It fetches an image as nova-compute does, or checks whether images '
+        'can be fetched directly on this host.',
+        ('nova/image/command/*', f'{_UNIT}image/command/*', 'pyproject.toml',
+         'setup.cfg', 'requirements.txt',
+         'releasenotes/notes/nova-image-fetch-*')),
 )
 
 
@@ -141,7 +150,7 @@ def patches(ours: project.Project) -> Iterator[tuple[str, bytes]]:
 def _header(step: Step, number: int) -> bytes:
     return (f'From: {_AUTHOR}\nDate: {_DATE}\n'
             f'Subject: [PATCH {number}/{len(STEPS)}] {step.title}\n\n'
-            f'{step.text}---\n').encode()
+            f'{textwrap.fill(step.text, 72)}\n---\n').encode()
 
 
 def main(arguments: list[str]) -> int:

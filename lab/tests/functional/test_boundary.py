@@ -24,8 +24,8 @@ from lab import process
 from lab import service as lab_service
 from lab.tests.functional import base
 from lab.tests.functional import service_base
-from nova.image import rbd_diff
-from nova.tests.unit.image import test_hostile_streams
+from nova.image.rbd import diff
+from nova.tests.unit.image.rbd import test_hostile_streams
 import nova.tests.unit.privsep.test_rbd_errors
 
 MIB = base.MIB
@@ -676,7 +676,7 @@ class TestStreams(BoundaryTestCase):
             stream = stream[count:]
             return count
 
-        decoder = rbd_diff.Decoder(readinto, 'snap')
+        decoder = diff.Decoder(readinto, 'snap')
         found = []
         for offset, length in decoder.extents():
             extent = bytearray(length)

@@ -6,12 +6,12 @@ import nova.conf
 from nova.i18n import _
 from nova.image.command import findings
 from nova.image.command import host
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import cluster as rbd_cluster
+from nova.image.rbd import program as rbd_program
 from nova.image import transfer
 
 CONF = nova.conf.CONF
-Cause = rbd_run.Cause
+Cause = rbd_program.Cause
 
 
 def check_programs(known: findings.Known) -> findings.Finding:
@@ -20,8 +20,8 @@ def check_programs(known: findings.Known) -> findings.Finding:
         return findings.skipped(
             _('cannot be run without the privileged helper'))
     try:
-        version = rbd.run(0, 'rbd --version').decode('utf-8', 'replace')
-    except rbd_run.RunError as exc:
+        version = rbd_program.run(0, 'rbd --version').decode('utf-8', 'replace')
+    except rbd_program.RunError as exc:
         raise findings.CheckFailed(
             host.describe(exc), _program_remedy(exc.cause)) from exc
     except transfer.SourceError as exc:
@@ -36,10 +36,10 @@ def check_conf(known: findings.Known, number: int) -> findings.Finding:
         return findings.skipped(
             _('cannot be read without the privileged helper'))
     try:
-        with rbd_run.Run(number, 'rbd --version') as program:
+        with rbd_program.Run(number, 'rbd --version') as program:
             rights = program.rights
-        fsid = rbd.read_conf(number)
-    except rbd_run.RunError as exc:
+        fsid = rbd_cluster.read_conf(number)
+    except rbd_program.RunError as exc:
         raise findings.CheckFailed(
             '%s: %s' % (conf, host.describe(exc)),
             _('Run "rbd --conf %s ls" as root to see what is wrong with '
@@ -61,13 +61,13 @@ def check_conf(known: findings.Known, number: int) -> findings.Finding:
 
 def check_cluster(known: findings.Known, number: int) -> findings.Finding:
     conf = nova.conf.glance.ceph_confs(CONF)[number]
-    fsid, name = known.fsids.get(number), rbd_run.client_name()
+    fsid, name = known.fsids.get(number), rbd_program.client_name()
     if fsid is None:
         return findings.skipped(
             _('cannot be asked without its ceph.conf'))
     try:
-        found = rbd.ask_cluster(number)
-    except rbd_run.RunError as exc:
+        found = rbd_cluster.ask_cluster(number)
+    except rbd_program.RunError as exc:
         raise _no_answer(known, number, exc) from exc
     except transfer.SourceError as exc:
         raise findings.CheckFailed(host.describe(exc), _(
@@ -84,15 +84,15 @@ def check_cluster(known: findings.Known, number: int) -> findings.Finding:
 
 
 def _no_answer(
-    known: findings.Known, number: int, error: rbd_run.RunError,
+    known: findings.Known, number: int, error: rbd_program.RunError,
 ) -> findings.CheckFailed:
     """Return the failure, with a remedy that fits the cause."""
     conf = nova.conf.glance.ceph_confs(CONF)[number]
-    name = rbd_run.client_name()
+    name = rbd_program.client_name()
     match error.cause:
         case Cause.NO_ANSWER:
             return findings.CheckFailed(
-                rbd_run.explain(Cause.NO_ANSWER),
+                rbd_program.explain(Cause.NO_ANSWER),
                 _('Check mon host in %s, the network to it, and whether Ceph '
                   'is up. A slow network needs a larger [glance] '
                   'rbd_connect_timeout.') % conf)
@@ -108,7 +108,7 @@ def _no_answer(
                 '%(keyring)s) exists and has the key that "ceph auth get '
                 '%(name)s" shows. rbd reads it %(rights)s.') % {
                     'conf': conf, 'name': name,
-                    'keyring': rbd_run.default_keyring(conf),
+                    'keyring': rbd_program.default_keyring(conf),
                     'rights': known.rights[number]}
     return findings.CheckFailed(
         _('%(name)s cannot connect: %(reason)s') % {

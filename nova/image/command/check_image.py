@@ -22,8 +22,10 @@ from nova.image.command import login
 from nova.image import glance
 from nova.image import locations
 from nova.image import metadata
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import cluster as rbd_cluster
+from nova.image.rbd import export as rbd_export
+from nova.image.rbd import location as rbd_location
+from nova.image.rbd import program as rbd_program
 from nova.image import transfer
 
 CONF = nova.conf.CONF
@@ -172,9 +174,9 @@ def check_allowed(known: findings.Known) -> findings.Finding:
     refused = []
     for url in _nearest_first(known.urls):
         try:
-            location = rbd.parse(url)
-            rbd.check_allowed(location, known.image['id'])
-            cluster = rbd.find_cluster(location.fsid)
+            location = rbd_location.parse(url)
+            rbd_location.check_allowed(location, known.image['id'])
+            cluster = rbd_cluster.find_cluster(location.fsid)
         except transfer.SourceError as exc:
             refused.append(host.describe(exc))
             continue
@@ -189,7 +191,7 @@ def check_allowed(known: findings.Known) -> findings.Finding:
 
 def _nearest_first(urls: list[str]) -> list[str]:
     # Those that no cluster of this host is for have a reason to give, too.
-    near = locations.nearest_first(urls, {'rbd': rbd.rank})
+    near = locations.nearest_first(urls, {'rbd': rbd_cluster.proximity})
     return near + [url for url in urls if url not in near]
 
 
@@ -198,9 +200,9 @@ def check_read(known: findings.Known) -> findings.Finding:
         return findings.skipped(_('there is nothing to read'))
     if known.location.fsid not in known.answering:
         return findings.skipped(_('the cluster does not answer'))
-    pool, name = known.location.pool, rbd_run.client_name()
+    pool, name = known.location.pool, rbd_program.client_name()
     try:
-        with rbd.open_source(
+        with rbd_export.open_source(
                 known.image, known.url, '', verified=True) as source:
             _read_some(source)
     except transfer.SourceError as exc:
@@ -244,8 +246,8 @@ def _read_remedy(
     error: transfer.SourceError, name: str, known: findings.Known,
 ) -> str:
     # With a known cause, the status is not about the pool or the image.
-    status = (error.status if isinstance(error, rbd_run.RunError) and
-              error.cause is rbd_run.Cause.UNKNOWN else None)
+    status = (error.status if isinstance(error, rbd_program.RunError) and
+              error.cause is rbd_program.Cause.UNKNOWN else None)
     if status in (errno.EPERM, errno.EACCES):
         # A whole command could take rights away that others rely on.
         return _("Let it read the pool %(pool)s: \"ceph auth get %(name)s\" "
@@ -263,7 +265,7 @@ def _unreadable_pool(known: findings.Known) -> str:
     """Return the pool of the data if only that one cannot be read."""
     assert known.location is not None
     with contextlib.suppress(transfer.SourceError):
-        return rbd.data_pool(known.url) or known.location.pool
+        return rbd_export.data_pool(known.url) or known.location.pool
     return known.location.pool
 
 

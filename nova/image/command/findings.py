@@ -12,7 +12,7 @@ from nova.i18n import _
 from nova.image.command import host
 from nova.image.command import login
 from nova.image import metadata
-from nova.image import rbd
+from nova.image.rbd import location as rbd_location
 
 
 class Verdict(enum.StrEnum):
@@ -71,7 +71,7 @@ class Known:
     urls: list[str] = dataclasses.field(default_factory=list)
     #: The first of them that may be used.
     url: str = ''
-    location: rbd.Location | None = None
+    location: rbd_location.Location | None = None
 
 
 def ok(detail: str) -> Finding:

@@ -26,12 +26,12 @@ from nova import exception
 from nova.image import compat
 from nova.image import download
 from nova.image import glance
-from nova.image import rbd
+from nova.image.rbd import cluster
+from nova.image.rbd import export
 from nova.image import transfer
 from nova import test
 from nova.tests.unit.image import fakes
-from nova.tests.unit.image import test_rbd
-from nova.tests.unit.image import test_rbd_run
+from nova.tests.unit.image.rbd import fakes as rbd_fakes
 
 RIGHT = fakes.RIGHT
 WRONG = fakes.WRONG
@@ -41,7 +41,7 @@ Image = fakes.Image
 broken = fakes.broken
 signature_of = fakes.signature_of
 
-RBD_URL = f'rbd://{test_rbd.FSID}/images/{uuids.image}/snap'
+RBD_URL = f'rbd://{rbd_fakes.FSID}/images/{uuids.image}/snap'
 
 
 class DownloadTestCase(test.NoDBTestCase):
@@ -59,9 +59,9 @@ class DownloadTestCase(test.NoDBTestCase):
             os_hash_value=hashlib.sha256(RIGHT).hexdigest())
         self.glance = FakeGlance(self.image)
         self.useFixture(fixtures.MockPatch(
-            'nova.image.glance._HANDLERS', {'rbd': rbd.open_source}))
+            'nova.image.glance._HANDLERS', {'rbd': export.open_source}))
         self.useFixture(fixtures.MockPatch(
-            'nova.image.glance._PROXIMITIES', {'rbd': rbd.rank}))
+            'nova.image.glance._PROXIMITIES', {'rbd': cluster.proximity}))
         self.login = self.useFixture(fixtures.MockPatchObject(
             compat, 'service_context',
             return_value=nova_context.RequestContext(
@@ -135,7 +135,7 @@ class TestRegistry(DownloadTestCase):
                                     (['rbd'], True), (['rbd', 'rbd'], False)):
             self.flags(allowed_direct_url_schemes=schemes,
                        enable_rbd_download=old_switch, group='glance')
-            self.assertEqual({'rbd': rbd.open_source},
+            self.assertEqual({'rbd': export.open_source},
                              glance.active_handlers())
 
     def test_registered_and_not_active(self) -> None:
@@ -633,7 +633,8 @@ class TestProximity(DownloadTestCase):
 
         glance.register_handler('near', FakeHandler(), rank)
         glance.register_handler('any', FakeHandler())
-        self.assertEqual({'rbd': rbd.rank, 'near': rank}, glance._PROXIMITIES)
+        self.assertEqual({'rbd': cluster.proximity, 'near': rank},
+                         glance._PROXIMITIES)
 
 
 class TestFailures(DownloadTestCase):
@@ -1098,14 +1099,15 @@ class TestRbd(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fixtures.MockPatchObject(rbd, '_known_fsids', {}))
+        self.useFixture(fixtures.MockPatchObject(
+            cluster, '_known_fsids', {}))
         self.flags(enable_rbd_download=True, group='glance')
         self.locate(RBD_URL)
 
-    def export(self, *args: ty.Any) -> test_rbd_run.FakeStart:
-        return self.useFixture(test_rbd_run.FakeStart({
-            test_rbd.OF_CONF: test_rbd.fsid(test_rbd.FSID),
-            'rbd export': test_rbd_run.Program(*args)}))
+    def export(self, *args: ty.Any) -> rbd_fakes.FakeStart:
+        return self.useFixture(rbd_fakes.FakeStart({
+            rbd_fakes.OF_CONF: rbd_fakes.fsid(rbd_fakes.FSID),
+            'rbd export': rbd_fakes.Program(*args)}))
 
     def test_success(self) -> None:
         fake = self.export(RIGHT)
@@ -1133,7 +1135,8 @@ class TestRbd(DownloadTestCase):
         self.assertEqual([], fake.calls)
         self.assertEqual(
             3, len([line for line in self.warnings(logs)
-                    if 'not of the form' in line and uuids.image in line]))
+                    if 'does not have the form' in line and
+                    uuids.image in line]))
 
     def test_export_fails(self) -> None:
         self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')

@@ -91,9 +91,8 @@ class PrivilegedSide(fixtures.Fixture):
         self.useFixture(
             fixtures.MockPatchObject(nova.privsep.rbd, name, new))
 
-    def _make_thread(
-        self, target: Callable[..., object], args: ty.Any, daemon: bool,
-    ) -> ty.Any:
+    def _make_thread(self, target: Callable[..., object], args: ty.Any,
+                     daemon: bool) -> ty.Any:
         def run() -> None:
             try:
                 target(*args)
@@ -140,27 +139,24 @@ class RbdTestCase(test.NoDBTestCase):
         return fd, {step: owner for step, owner in others.items()
                     if step.startswith(self.directory)}
 
-    def make_file(
-        self, name: str, uid: int = 0, mode: int = 0o600, content: str = '',
-    ) -> str:
+    def make_file(self, name: str, uid: int = 0, mode: int = 0o600,
+                  content: str = '') -> str:
         path = pathlib.Path(self.directory, name)
         path.write_text(content)
         path.chmod(mode)
         os.chown(path, uid, uid)
         return str(path)
 
-    def make_directory(
-        self, name: str, uid: int = 0, mode: int = 0o755,
-    ) -> str:
+    def make_directory(self, name: str, uid: int = 0,
+                       mode: int = 0o755) -> str:
         path = pathlib.Path(self.directory, name)
         path.mkdir()
         path.chmod(mode)
         os.chown(path, uid, uid)
         return str(path)
 
-    def listen(
-        self, user: tuple[int, ...], kind: str = 'SOCK_SEQPACKET',
-    ) -> tuple[str, ty.Any]:
+    def listen(self, user: tuple[int, ...],
+               kind: str = 'SOCK_SEQPACKET') -> tuple[str, ty.Any]:
         """Return a socket that a process of this user listens on."""
         socket = transfer.native('socket')
         listener = socket.socket(socket.AF_UNIX, getattr(socket, kind))
@@ -177,9 +173,8 @@ class RbdTestCase(test.NoDBTestCase):
         listener.settimeout(60)
         return address, listener
 
-    def start(
-        self, *commands: str, cluster: int = 0, **names: ty.Any,
-    ) -> ty.Any:
+    def start(self, *commands: str, cluster: int = 0,
+              **names: ty.Any) -> ty.Any:
         """Call the privileged side; return the caller's connection."""
         address, listener = self.listen(self.user)
         try:
@@ -221,16 +216,13 @@ class RbdTestCase(test.NoDBTestCase):
 class TestCommands(RbdTestCase):
     """The command lines, and the user that runs them."""
 
-    def argvs(
-        self, *commands: str, cluster: int = 0,
-    ) -> list[list[str]]:
+    def argvs(self, *commands: str, cluster: int = 0) -> list[list[str]]:
         """Return the command lines that start() runs."""
         ran = []
         before = set(os.listdir('/proc/self/fd'))
 
-        def run(
-            argv: list[str], _stdout: int, fds: list[int], _connection: object,
-        ) -> tuple[int, str, str]:
+        def run(argv: list[str], _stdout: int, fds: list[int],
+                _connection: object) -> tuple[int, str, str]:
             for fd in set(os.listdir('/proc/self/fd')) - before:
                 with contextlib.suppress(OSError):
                     self.assertFalse(os.get_inheritable(int(fd)))

@@ -24,13 +24,13 @@ from nova.image.command import findings
 from nova.image.command import login
 from nova.image import glance
 from nova.image import locations
-from nova.image import rbd
-from nova.image import rbd_run
+from nova.image.rbd import export as rbd
+from nova.image.rbd import program as rbd_run
 from nova.image import transfer
 import nova.privsep
 import nova.privsep.utils
 from nova import test
-from nova.tests.unit.image import test_rbd
+from nova.tests.unit.image.rbd import test_export as test_rbd
 from nova.tests.unit.image import fakes
 
 FSID = test_rbd.FSID

@@ -12,11 +12,11 @@ import fixtures
 import hypothesis
 from hypothesis import strategies
 
-from nova.image import rbd_diff
+from nova.image.rbd import diff
 from nova.image import transfer
 from nova import test
-from nova.tests.unit.image import fakes
-from nova.tests.unit.image import test_rbd_diff
+from nova.tests.unit.image import fakes as common
+from nova.tests.unit.image.rbd import fakes
 
 # An example makes dozens of cases, so that thousands take seconds.
 SETTINGS = hypothesis.settings(
@@ -32,18 +32,18 @@ _NUMBERS = strategies.one_of(
         0, 1, 255, 4096, 4097, (1 << 31) - 1, 1 << 32, FILE_MOST - 1,
         FILE_MOST, FILE_MOST + 1, MOST - 1, MOST]))
 _RECORDS = strategies.one_of(
-    strategies.builds(test_rbd_diff.size, _NUMBERS),
-    strategies.builds(test_rbd_diff.zeros, _NUMBERS, _NUMBERS),
-    strategies.builds(test_rbd_diff.data, strategies.integers(0, 60),
+    strategies.builds(fakes.size, _NUMBERS),
+    strategies.builds(fakes.zeros, _NUMBERS, _NUMBERS),
+    strategies.builds(fakes.data, strategies.integers(0, 60),
                       strategies.binary(max_size=20)),
     # Lengths that are not those of the data.
-    strategies.builds(test_rbd_diff.data, _NUMBERS,
+    strategies.builds(fakes.data, _NUMBERS,
                       strategies.binary(max_size=20), _NUMBERS),
     strategies.builds(
-        test_rbd_diff.name, strategies.sampled_from([b'snap', b'', b'other']),
+        fakes.name, strategies.sampled_from([b'snap', b'', b'other']),
         strategies.none() | _NUMBERS.filter(lambda count: count < 1 << 32)),
     strategies.sampled_from([
-        test_rbd_diff.END, test_rbd_diff.BANNER, b'f', b'l', b'\0', b'w']),
+        fakes.END, fakes.BANNER, b'f', b'l', b'\0', b'w']),
     strategies.binary(max_size=20))
 
 
@@ -107,13 +107,13 @@ def naive_decode(content: bytes) -> tuple[int, Extents] | None:
 
 def variants(records: list[bytes], rest: bytes) -> list[bytes]:
     """Streams of these records: whole, disordered, cut short, changed."""
-    head = test_rbd_diff.BANNER
-    begin = head + test_rbd_diff.name() + test_rbd_diff.size(60)
+    head = fakes.BANNER
+    begin = head + fakes.name() + fakes.size(60)
     body = b''.join(records)
-    streams = [head + body, begin + body, begin + body + test_rbd_diff.END,
-               begin + b''.join(reversed(records)) + test_rbd_diff.END,
-               begin + b''.join(sorted(records)) + test_rbd_diff.END,
-               begin + body + test_rbd_diff.END + rest, body, rest]
+    streams = [head + body, begin + body, begin + body + fakes.END,
+               begin + b''.join(reversed(records)) + fakes.END,
+               begin + b''.join(sorted(records)) + fakes.END,
+               begin + body + fakes.END + rest, body, rest]
     whole = streams[2]
     for number in range(12):
         # Cut, struck out and overwritten, all over the stream.
@@ -126,14 +126,14 @@ def variants(records: list[bytes], rest: bytes) -> list[bytes]:
 class HostileTestCase(test.NoDBTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fakes.NoHypothesisFolder())
+        self.useFixture(common.NoHypothesisFolder())
 
 
 class TestTwoDecoders(HostileTestCase):
     def test_naive_one_decodes(self) -> None:
         self.assertEqual(
-            (100, test_rbd_diff.VALID_EXTENTS),
-            naive_decode(test_rbd_diff.VALID))
+            (100, fakes.VALID_EXTENTS),
+            naive_decode(fakes.VALID))
 
     def test_how_many_cases_there_are(self) -> None:
         self.assertLess(10_000,
@@ -143,9 +143,8 @@ class TestTwoDecoders(HostileTestCase):
     @hypothesis.given(strategies.lists(_RECORDS, max_size=6),
                       strategies.binary(min_size=1, max_size=9),
                       strategies.integers(1, 40))
-    def test_any_stream(
-        self, records: list[bytes], rest: bytes, most: int,
-    ) -> None:
+    def test_any_stream(self, records: list[bytes], rest: bytes,
+                        most: int) -> None:
         for content in variants(records, rest):
             self._compare(content, most)
 
@@ -155,20 +154,19 @@ class TestTwoDecoders(HostileTestCase):
             strategies.integers(-1, 9), strategies.binary(max_size=20),
             strategies.booleans()), max_size=8),
         strategies.integers(-1, 99), strategies.integers(1, 40))
-    def test_valid_stream_or_almost(
-        self, parts: list[tuple[int, bytes, bool]], tail: int, most: int,
-    ) -> None:
+    def test_valid_stream_or_almost(self, parts: list[tuple[int, bytes, bool]],
+                                    tail: int, most: int) -> None:
         """Extents may overlap by one byte, or reach one byte too far."""
         content, offset, valid = b'', 0, tail >= 0
         for gap, piece, is_data in parts:
             valid = valid and gap >= 0
             offset = max(0, offset + gap)
-            content += (test_rbd_diff.data(offset, piece) if is_data
-                        else test_rbd_diff.zeros(offset, len(piece)))
+            content += (fakes.data(offset, piece) if is_data
+                        else fakes.zeros(offset, len(piece)))
             offset += len(piece)
-        content = (test_rbd_diff.BANNER + test_rbd_diff.name() +
-                   test_rbd_diff.size(max(0, offset + tail)) + content +
-                   test_rbd_diff.END)
+        content = (fakes.BANNER + fakes.name() +
+                   fakes.size(max(0, offset + tail)) + content +
+                   fakes.END)
         if valid:
             self.assertIsNotNone(naive_decode(content))
         self._compare(content, most)
@@ -177,7 +175,7 @@ class TestTwoDecoders(HostileTestCase):
 
     def _compare(self, content: bytes, most: int) -> None:
         expected = naive_decode(content)
-        stream = test_rbd_diff.Stream(content, most)
+        stream = fakes.Stream(content, most)
         try:
             found = self._decode(stream)
         except transfer.SourceError as error:
@@ -189,8 +187,8 @@ class TestTwoDecoders(HostileTestCase):
         self.assertLessEqual(stream.asked, 4096, content)
 
     @staticmethod
-    def _decode(stream: test_rbd_diff.Stream) -> tuple[int | None, Extents]:
-        decoder = rbd_diff.Decoder(stream.readinto, 'snap')
+    def _decode(stream: fakes.Stream) -> tuple[int | None, Extents]:
+        decoder = diff.Decoder(stream.readinto, 'snap')
         found = []
         for offset, length in decoder.extents():
             extent = b''
@@ -205,7 +203,7 @@ class TestTwoDecoders(HostileTestCase):
         return decoder.size, found
 
 
-class _DiffSource(rbd_diff.Decoder):
+class _DiffSource(diff.Decoder):
     def finish(self) -> None:
         pass
 
@@ -222,16 +220,16 @@ class TestFiles(HostileTestCase):
     def test_any_stream(self, records: list[bytes], rest: bytes) -> None:
         directory = self.useFixture(fixtures.TempDir()).path
         path = os.path.join(directory, 'image')
-        with (mock.patch.object(transfer, 'BLOCK', fakes.SMALL),
+        with (mock.patch.object(transfer, 'BLOCK', common.SMALL),
               mock.patch.object(transfer, '_ZEROS',
-                                bytes(fakes.SMALL))):
+                                bytes(common.SMALL))):
             for content in variants(records, rest)[:12]:
                 self._check(content, path)
 
     def _check(self, content: bytes, path: str) -> None:
         expected = naive_decode(content)
         size = 60 if expected is None else expected[0]
-        source = _DiffSource(test_rbd_diff.Stream(content).readinto, 'snap')
+        source = _DiffSource(fakes.Stream(content).readinto, 'snap')
         try:
             transfer.transfer(source, path, size=size)
         except transfer.SourceError:
@@ -246,6 +244,6 @@ class TestFiles(HostileTestCase):
         assert expected is not None, content
         self.assertEqual(size, os.stat(path).st_size)
         if size < 1 << 20:
-            self.assertEqual(fakes.naive_image(*expected),
+            self.assertEqual(common.naive_image(*expected),
                              pathlib.Path(path).read_bytes())
         os.unlink(path)
