@@ -37,11 +37,11 @@ from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
 from nova.image import compat
+from nova.image import download
 from nova.image import errors
 from nova.image import http
 from nova.image import locations
 from nova.image import metadata
-from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 from nova.image import verify
@@ -55,6 +55,9 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 _API_VERSION = 2
+
+# In the classes here, 'download' is a method.
+_Progress = download.Progress
 
 # What becomes of an attempt to reach a server; see _is_worth_another().
 _CONNECTION_ERRORS = (
@@ -173,18 +176,18 @@ def active_handlers() -> dict[str, Handler]:
 
 
 class _ProgressLog:
-    """Says in the log how far a long download is, and to an observer."""
+    """Says in the log how far a long download is, and to a progress."""
 
     def __init__(
-        self, image_id: str, source: str, observer: observe.Observer,
+        self, image_id: str, source: str, progress: _Progress,
     ) -> None:
         self._image_id = image_id
         self._source = source
-        self._observer = observer
+        self._progress = progress
         self._next = time.monotonic() + _PROGRESS_INTERVAL
 
     def __call__(self, done: int, size: int | None) -> None:
-        self._observer.moves(done, size)
+        self._progress.on_progress(done, size)
         now = time.monotonic()
         if now < self._next:
             return
@@ -435,7 +438,7 @@ class GlanceImageServiceV2:
         self, context: nova_context.RequestContext, image_id: str,
         data: ty.BinaryIO | None = None, dst_path: str | None = None,
         trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
-        replace: bool = True,
+        replace: bool = True, progress: _Progress | None = None,
     ) -> Iterable[bytes] | None:
         """Fetch an image's data.
 
@@ -490,7 +493,8 @@ class GlanceImageServiceV2:
                     verifier, lambda: self._make_verifier(
                         context, image_id, _to_trust(trusted_certs)))
             self._download_to_file(
-                context, image, dst_path, expected, replace)
+                context, image, dst_path, expected, replace,
+                progress or _Progress())
             return None
         chunks = self._request_data(context, image_id)
         return self._stream(image_id, chunks, verifier, data, dst_path)
@@ -498,7 +502,7 @@ class GlanceImageServiceV2:
     def _download_to_file(
         self, context: nova_context.RequestContext,
         image: metadata.ImageMeta, path: str, expected: verify.Expectation,
-        replace: bool,
+        replace: bool, progress: _Progress,
     ) -> None:
         size = image['size']
         wrong_hashes = set()
@@ -506,12 +510,12 @@ class GlanceImageServiceV2:
         verified = expected_directly is not verify.NOTHING
         for scheme, url in self._direct_urls(context, image):
             handler = self._handlers[scheme]
-            observe.current().begins(scheme, size)
+            progress.on_source_started(scheme, size)
             try:
                 with handler(image, url, path, verified=verified) as source:
                     self._transfer(
                         image, scheme, source, path, expected_directly,
-                        replace)
+                        replace, progress)
                 return
             except OSError:
                 # It is the destination's: no other source would help.
@@ -525,14 +529,14 @@ class GlanceImageServiceV2:
                 'Image %(image)s could not be fetched by %(scheme)s, the '
                 'next source is tried: %(reason)s',
                 {'image': image['id'], 'scheme': scheme, 'reason': reason})
-            observe.current().fails(scheme, reason)
-        observe.current().begins('http', size)
+            progress.on_source_failed(scheme, reason)
+        progress.on_source_started('http', size)
         try:
             chunks = self._request_data(
                 context, image['id'], kwargs={'do_checksum': False})
             with contextlib.closing(http.ChunkSource(chunks)) as source:
                 self._transfer(
-                    image, 'http', source, path, expected, replace)
+                    image, 'http', source, path, expected, replace, progress)
         except transfer.SourceError as error:
             if (isinstance(error, verify.WrongHash) and
                     error.found in wrong_hashes):
@@ -645,10 +649,11 @@ class GlanceImageServiceV2:
     def _transfer(
         image: metadata.ImageMeta, name: str, source: transfer.Source,
         path: str, expected: verify.Expectation, replace: bool,
+        progress: _Progress,
     ) -> None:
         report = transfer.transfer(
             source, path, expected.start(), size=image['size'],
-            progress=_ProgressLog(image['id'], name, observe.current()),
+            progress=_ProgressLog(image['id'], name, progress),
             replace=replace)
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
@@ -658,7 +663,7 @@ class GlanceImageServiceV2:
              'written': report.written, 'seconds': report.seconds,
              'rate': report.size / units.Mi / report.seconds,
              'verified': expected.name})
-        observe.current().ends(name, report, expected.name)
+        progress.on_complete(name, report, expected.name)
 
     def _request_data(
         self, context: nova_context.RequestContext, image_id: str,
@@ -1147,6 +1152,7 @@ class API:
         self, context: nova_context.RequestContext, id_or_uri: str,
         data: ty.BinaryIO | None = None, dest_path: str | None = None,
         trusted_certs: trusted_certs_obj.TrustedCerts | None = None,
+        progress: _Progress | None = None,
     ) -> Iterable[bytes] | None:
         """Fetch an image's data.
 
@@ -1161,7 +1167,7 @@ class API:
         service, image_id = self._get_session_and_image_id(context, id_or_uri)
         return service.download(
             context, image_id, data=data, dst_path=dest_path,
-            trusted_certs=trusted_certs)
+            trusted_certs=trusted_certs, progress=progress)
 
     def copy_image_to_store(
         self, context: nova_context.RequestContext, image_id: str,

@@ -35,8 +35,8 @@ from requests_mock.contrib import fixture as requests_fixture
 from nova import context as nova_context
 from nova import exception
 from nova.image import compat
+from nova.image import download
 from nova.image import glance
-from nova.image import observe
 from nova.image import rbd
 from nova.image import transfer
 from nova import test
@@ -423,18 +423,17 @@ class TestSources(DownloadTestCase):
 
     def test_observer(self) -> None:
         self.handle(broken(), RIGHT)
-        observer = mock.Mock(spec_set=observe.Observer())
-        with observe.watched_by(observer):
-            self.download()
+        observer = mock.Mock(spec_set=download.Progress())
+        self.download(progress=observer)
         size = len(RIGHT)
         self.assertEqual([
-            mock.call.begins('mem', size),
-            mock.call.fails('mem', 'the cable is broken'),
-            mock.call.begins('mem', size),
-            mock.call.moves(size, size),
-            mock.call.ends('mem', mock.ANY, 'sha256'),
+            mock.call.on_source_started('mem', size),
+            mock.call.on_source_failed('mem', 'the cable is broken'),
+            mock.call.on_source_started('mem', size),
+            mock.call.on_progress(size, size),
+            mock.call.on_complete('mem', mock.ANY, 'sha256'),
         ], observer.mock_calls)
-        self.assertEqual(size, observer.ends.call_args.args[1].size)
+        self.assertEqual(size, observer.on_complete.call_args.args[1].size)
         # Nobody else's downloads are watched.
         self.handle_again(RIGHT)
         self.download()
@@ -450,10 +449,10 @@ class TestSources(DownloadTestCase):
                 if name == source:
                     raise PermissionError(name)
 
-            observer = mock.Mock(spec_set=observe.Observer())
-            observer.begins.side_effect = stop
-            with observe.watched_by(observer):
-                self.assertRaises(PermissionError, self.download)
+            observer = mock.Mock(spec_set=download.Progress())
+            observer.on_source_started.side_effect = stop
+            self.assertRaises(
+                PermissionError, self.download, progress=observer)
             self.assertEqual(count, len(handler.calls))
             self.assertEqual(0, self.glance.methods.count('data'))
             self.assertEqual([], os.listdir(self.directory))
@@ -494,7 +493,7 @@ class TestSources(DownloadTestCase):
         with (mock.patch.object(glance, 'time', mock.Mock(monotonic=clock)),
               self.logged() as logs):
             progress = glance._ProgressLog(
-                uuids.image, 'mem', observe.Observer())
+                uuids.image, 'mem', download.Progress())
             for done in range(1, 7):
                 progress(done, None)
         self.assertEqual(

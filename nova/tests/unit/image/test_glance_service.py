@@ -436,7 +436,7 @@ class TestAPI(ServiceTestCase):
         self.remote.assert_called_once_with(self.context, 'uri')
         self.session.download.assert_called_once_with(
             self.context, 'cafe', data=data, dst_path='/x',
-            trusted_certs=certs)
+            trusted_certs=certs, progress=None)
 
 
 class TestWithRealClient(test.NoDBTestCase):
