@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fetches an image as nova-compute does, and tells what came of it."""
+"""Downloads an image as nova-compute does."""
 
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import os
+from typing import Any
 
 from oslo_utils import fileutils
 
@@ -13,214 +13,152 @@ import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
-from nova.image.command import errors
+from nova.image import command
 from nova.image.command import host
+from nova.image.command import progress
+from nova.image import download
+from nova.image import errors
 from nova.image import glance
-from nova.image import observe
-from nova.image import transfer
 import nova.privsep
 import nova.privsep.path
 from nova import utils
+from nova.virt import images
 from nova.virt.libvirt import imagecache
 from nova.virt.libvirt import utils as libvirt_utils
 
 CONF = nova.conf.CONF
+Context = nova_context.RequestContext
+Status = command.Status
 
-#: What the libvirt driver adds to the name of a file in the cache that is not
-#: complete yet.
-_UNFINISHED = ('.part', '.converted')
+#: Suffixes of incomplete files that the libvirt driver has in the cache.
+_INCOMPLETE = ('.part', '.converted')
 
-#: Of files that others, QEMU among them, are to read: what services have.
+#: The usual umask of services, so that QEMU, for example, can read the file.
 _UMASK = 0o022
 
 
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """A source that could not deliver the image."""
-    source: str
-    reason: str
+def run(
+    image_id: str, path: str | None, source: str | None,
+    reporter: progress.Reporter,
+) -> None:
+    """Download an image.
 
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of a fetch, as --json shows it."""
-    image_id: str
-    path: str
-    #: 'rbd', 'http', or 'cache' when the image was there already.
-    source: str
-    #: What came before, and failed.
-    failed: tuple[Attempt, ...] = ()
-    verified_by: str | None = None
-    #: Bytes of the image, and those written; the rest of it is holes.
-    bytes: int | None = None
-    written: int | None = None
-    seconds: float | None = None
-    #: MiB/s of the image.
-    rate: float | None = None
-    #: Whether Nova inspected the format; None: the image was in the cache.
-    inspected: bool | None = None
-
-
-class Recorder(observe.Observer):
-    """Keeps what happens, and hands it on to what shows it."""
-
-    def __init__(
-        self, display: observe.Observer, image_id: str, source: str,
-    ) -> None:
-        self._display = display
-        self._image_id = image_id
-        self._source = source
-        self.failed: list[Attempt] = []
-        self._success: tuple[str, transfer.Report, str] | None = None
-
-    def begins(self, source: str, size: int | None) -> None:
-        if self._source == 'rbd' and source == 'http':
-            raise self._no_rbd()
-        self._display.begins(source, size)
-
-    def _no_rbd(self) -> errors.CommandError:
-        if self.failed:
-            return errors.CommandError(
-                _('Image %(image)s could not be fetched by rbd: %(reason)s') %
-                {'image': self._image_id, 'reason': self.failed[-1].reason})
-        return errors.CommandError(
-            _('Glance tells no rbd location of image %(image)s: see '
-              'nova-image-fetch --check %(image)s') %
-            {'image': self._image_id})
-
-    def moves(self, done: int, size: int | None) -> None:
-        self._display.moves(done, size)
-
-    def fails(self, source: str, reason: str) -> None:
-        self.failed.append(Attempt(source, host.plain(reason)))
-        # The last word is the error's, where nothing else is tried.
-        if self._source != 'rbd':
-            self._display.fails(source, host.plain(reason))
-
-    def ends(
-        self, source: str, report: transfer.Report, verified: str,
-    ) -> None:
-        self._success = (source, report, verified)
-        self._display.ends(source, report, verified)
-
-    def outcome(self, path: str, inspected: bool) -> Outcome:
-        """Return the outcome; without a success, it was in the cache."""
-        if self._success is None:
-            return Outcome(self._image_id, path, 'cache')
-        source, report, verified = self._success
-        return Outcome(
-            self._image_id, path, source, tuple(self.failed), verified,
-            report.size, report.written, round(report.seconds, 3),
-            round(report.size / 1024 ** 2 / report.seconds, 1), inspected)
-
-
-def choose_source(source: str) -> None:
-    """Have images come by 'rbd', by 'http', or as nova.conf has it ('auto').
-
-    'rbd' also where nova.conf does not ask for it yet.
+    :param path: path of a new file; None: the image cache
+    :param source: 'rbd': Ceph, even if nova.conf does not enable it; 'http':
+        Glance; 'auto' or None: the sources that nova.conf enables
+    :raises CommandError: the download failed
     """
-    if source == 'auto':
-        return
-    schemes = ['rbd'] if source == 'rbd' else []
-    CONF.set_override('allowed_direct_url_schemes', schemes, 'glance')
-    CONF.set_override('enable_rbd_download', False, 'glance')
-
-
-def start_privileged_side() -> None:
-    """Start the privsep daemon, if it will be needed.
-
-    In nova-compute it runs already; the time it takes to start is not the
-    download's. What keeps it from starting is found out by the download.
-
-    :raises nova.exception.InvalidConfiguration: see glance.active_handlers()
-    """
-    if glance.active_handlers():
+    if source in ('rbd', 'http'):
+        schemes = ['rbd'] if source == 'rbd' else []
+        CONF.set_override('allowed_direct_url_schemes', schemes, 'glance')
+        CONF.set_override('enable_rbd_download', False, 'glance')
+    if path:
+        check_path(path)
+    try:
+        handlers = glance.active_handlers()
+    except exception.InvalidConfiguration as exc:
+        raise command.CommandError(command.describe(exc), Status.HOST) from exc
+    if handlers:
+        # In nova-compute, the privsep daemon runs already: do not count its
+        # start. If it does not start, the download says why.
         with contextlib.suppress(Exception):
             nova.privsep.sys_admin_pctxt.start()
+    context = host.log_in()[1]
+    outcome = reporter.outcome
+    with _translated_errors(image_id):
+        if path:
+            outcome.update(path=path, inspected=False)
+            to_path(context, image_id, path, reporter)
+        else:
+            outcome['path'] = to_cache(context, image_id, reporter)
+            if outcome['source'] != 'cache':
+                outcome['inspected'] = (
+                    not CONF.workarounds.disable_deep_image_inspection)
 
 
-def check_path(path: str) -> str:
-    """Return the absolute path of a file that can be made.
+def check_path(path: str) -> None:
+    """Check that a file can be created.
 
-    :raises CommandError: it exists, or cannot be made there
+    :param path: its absolute path
+    :raises CommandError: the file exists, or its directory is not writable
     """
-    path = os.path.abspath(path)
-    directory = os.path.dirname(path)
     if os.path.lexists(path):
         raise _exists(path)
+    directory = os.path.dirname(path)
     if not os.path.isdir(directory):
-        problem = _('The directory %s does not exist.') % directory
-    elif not os.access(directory, os.W_OK | os.X_OK):
-        problem = _('%(user)s, as whom this runs, cannot write to '
-                    '%(directory)s. Choose another directory.') % {
-            'user': host.user_name(), 'directory': directory}
-    else:
-        return path
-    raise errors.CommandError(problem, errors.Status.HOST)
+        raise command.CommandError(
+            _('The directory %s does not exist.') % directory, Status.HOST)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise command.CommandError(
+            _('The user %(user)s cannot write to %(directory)s. Choose '
+              'another directory.') %
+            {'user': host.user_name(), 'directory': directory}, Status.HOST)
 
 
-def _exists(path: str) -> errors.CommandError:
-    return errors.CommandError(
+def _exists(path: str) -> command.CommandError:
+    return command.CommandError(
         _('%s exists already. Remove it, or choose another path.') % path,
-        errors.Status.HOST)
+        Status.HOST)
 
 
 def to_path(
-    context: nova_context.RequestContext, image_id: str, path: str,
-    recorder: Recorder,
-) -> Outcome:
-    """Fetch an image to a new file, outside of the cache.
+    context: Context, image_id: str, path: str, progress: download.Progress,
+) -> None:
+    """Download an image to a new file, without inspecting its format.
 
-    This does not inspect the format, as the libvirt driver does before it
-    uses an image: the inspection needs qemu-img, and skips kernels and
-    ramdisks.
-
-    :param path: of check_path()
-    :raises CommandError: the image cannot be fetched, or another process has
-        created a file at path, which stays there
+    :raises CommandError: another process created the file, which stays there
     """
-    with _sentences(image_id), observe.watched_by(recorder):
-        try:
-            glance.get_default_image_service().download(
-                context, image_id, dst_path=path, replace=False)
-        except FileExistsError as exc:
-            raise _exists(path) from exc
-    return recorder.outcome(path, inspected=False)
+    try:
+        glance.get_default_image_service().download(
+            context, image_id, dst_path=path, replace=False, progress=progress)
+    except FileExistsError as exc:
+        raise _exists(path) from exc
 
 
 def to_cache(
-    context: nova_context.RequestContext, image_id: str, recorder: Recorder,
-) -> Outcome:
-    """Put an image into the cache of this host, unless it is there.
+    context: Context, image_id: str, progress: download.Progress,
+) -> str:
+    """Download an image to the cache of this host, unless it is there.
 
-    As the libvirt driver does for a root disk: the same file, under the same
-    lock, with the same inspection and, if configured, conversion to raw.
+    The libvirt driver's code does so: the file and the lock are those of a
+    root disk, and the image is inspected and, if configured, converted.
 
-    :raises CommandError: it cannot be had, or it cannot be written as
-        nova-compute would
+    :returns: the path of the file
+    :raises CommandError: see check_cache_owner()
     """
     check_cache_owner()
     name = imagecache.get_cache_fname(image_id)
-    directory = cache_directory()
-    path = os.path.join(directory, name)
+    path = os.path.join(cache_directory(), name)
 
-    # The lock is that of nova.virt.libvirt.imagebackend.
+    # nova.virt.libvirt.imagebackend takes the same lock.
     @utils.synchronized(name, external=True,
                         lock_path=os.path.join(CONF.instances_path, 'locks'))
     def fill() -> None:
         if os.path.exists(path):
-            # What is used stays: the cache manager goes by its age.
+            # The cache manager removes images that were not used for long.
             nova.privsep.path.utime(path)
             return
-        with _nothing_unfinished(path):
+        with _no_incomplete_files(path):
             libvirt_utils.fetch_image(context, path, image_id)
 
+    # fetch_image() takes no progress argument, and uses this object.
+    images.IMAGE_API = _ImageAPI(progress)
     os.umask(_UMASK)
-    with _sentences(image_id), observe.watched_by(recorder):
-        fileutils.ensure_tree(directory)
-        fill()
-    return recorder.outcome(
-        path, not CONF.workarounds.disable_deep_image_inspection)
+    fileutils.ensure_tree(cache_directory())
+    fill()
+    return path
+
+
+class _ImageAPI(glance.API):
+    """Reports the progress of all downloads to one object."""
+
+    def __init__(self, progress: download.Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def download(self, *args: Any, **kwargs: Any) -> Any:
+        return super().download(
+            *args, **kwargs | {'progress': self._progress})
 
 
 def cache_directory() -> str:
@@ -230,66 +168,60 @@ def cache_directory() -> str:
 
 
 def check_cache_owner() -> None:
-    """Refuse to write what nova-compute could not use.
+    """Check that nova-compute can use files that this user creates.
 
-    :raises CommandError: the cache is not this user's, or not there
+    :raises CommandError: the cache does not exist, or has another owner
     """
     path = CONF.instances_path
     try:
         owner = os.stat(path).st_uid
     except OSError as exc:
-        raise errors.CommandError(
-            _('The image cache is not on this host: [DEFAULT] instances_path '
-              'is %(path)s: %(reason)s') %
-            {'path': path, 'reason': exc.strerror},
-            errors.Status.HOST) from exc
+        raise command.CommandError(
+            _('This host has no image cache: [DEFAULT] instances_path is '
+              '%(path)s: %(reason)s') %
+            {'path': path, 'reason': exc.strerror}, Status.HOST) from exc
     if owner != os.geteuid():
-        raise errors.CommandError(
-            _('%(path)s belongs to another user than %(user)s, so what is '
-              'put into the cache could not be used by nova-compute. Run '
-              'this as root, or as the user of nova-compute.') %
-            {'path': path, 'user': host.user_name()}, errors.Status.HOST)
+        raise command.CommandError(
+            _('%(user)s does not own %(path)s, so nova-compute could not use '
+              'the image. Run this command as root or as the user of '
+              'nova-compute.') %
+            {'path': path, 'user': host.user_name()}, Status.HOST)
 
 
 @contextlib.contextmanager
-def _nothing_unfinished(path: str) -> Iterator[None]:
-    """Remove what is left when a fetch is interrupted.
+def _no_incomplete_files(path: str) -> Iterator[None]:
+    """Remove incomplete files also after signals.
 
-    The libvirt driver does so for errors, but not for signals, by which a
-    service does not end like this.
+    The libvirt driver does so after errors only.
     """
     try:
         yield
     except BaseException:
-        for suffix in _UNFINISHED:
+        for suffix in _INCOMPLETE:
             with contextlib.suppress(OSError):
                 os.unlink(path + suffix)
         raise
 
 
 @contextlib.contextmanager
-def _sentences(image_id: str) -> Iterator[None]:
-    """Turn whatever goes wrong with an image into a sentence."""
+def _translated_errors(image_id: str) -> Iterator[None]:
     try:
         yield
-    except errors.CommandError:
+    except command.CommandError:
         raise
     except exception.ImageNotFound as exc:
-        raise no_such_image(image_id) from exc
+        raise command.CommandError(no_access(image_id), Status.IMAGE) from exc
     except exception.GlanceConnectionFailed as exc:
-        raise errors.CommandError(
-            host.describe(exc), errors.Status.SERVICE) from exc
+        raise command.CommandError(
+            command.describe(exc), Status.SERVICE) from exc
     except Exception as exc:
-        raise errors.CommandError(
-            _('Image %(image)s could not be fetched: %(reason)s') %
-            {'image': image_id,
-             'reason': host.plain(glance.describe_failure(exc))},
-        ) from exc
+        raise command.CommandError(
+            _('Image %(image)s could not be downloaded: %(reason)s') %
+            {'image': image_id, 'reason': command.one_line(
+                errors.describe(exc))}) from exc
 
 
-def no_such_image(image_id: str) -> errors.CommandError:
-    """Make the error of an image that Glance does not show."""
-    return errors.CommandError(
-        _('Glance has no image %s that these credentials may see. To see '
-          'those of other projects, the user in nova.conf needs the role '
-          'admin.') % image_id, errors.Status.IMAGE)
+def no_access(image_id: str) -> str:
+    """Return a message about an image that Glance does not show."""
+    return _('Glance shows no image %s to the user in nova.conf, who needs '
+             'the role admin to see images of other projects.') % image_id

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes this process what nova-compute is on this host.
+"""Gives this process the configuration, user and privileges of nova-compute.
 
-The same configuration files, the same user, the same way to privileges.
-Otherwise what the command sees says little about what nova-compute will see.
+Otherwise its results could differ from those of nova-compute.
 """
 
 from collections.abc import Sequence
@@ -15,25 +14,34 @@ import pwd
 import shlex
 import termios
 
+from keystoneauth1 import exceptions as ks_exc
+from keystoneauth1 import identity
+from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_privsep import priv_context
 
 import nova.conf
+from nova import context as nova_context
 from nova.i18n import _
-from nova.image.command import errors
+from nova.image import command
 from nova.image import compat
 from nova import objects
 from nova import utils
 
 CONF = nova.conf.CONF
+Status = command.Status
 
-#: Its name decides which configuration files are looked for: Debian and
-#: Ubuntu have a nova-compute.conf beside the nova.conf.
+#: oslo.config derives the default files from this name: Debian and Ubuntu
+#: have a nova-compute.conf beside the nova.conf.
 _SERVICE = 'nova-compute'
 
-#: Sections of nova.conf that are about images.
+#: Sections of nova.conf whose options all apply to images.
 _GROUPS = ('glance', 'libvirt', 'image_cache')
+
+#: Sections of nova.conf with credentials, in order of preference. Compute
+#: hosts need [service_user] to detach volumes (OSSA-2023-003).
+CREDENTIALS = ('service_user', 'keystone_authtoken')
 
 
 def configure(
@@ -41,108 +49,84 @@ def configure(
 ) -> None:
     """Read the configuration of nova-compute.
 
-    :param files: in place of those that nova-compute would find
-    :param directories: the same, of directories with such files
+    :param files: configuration files, in place of the default ones
+    :param directories: directories with such files
     :param debug: write Nova's log, DEBUG included, to standard error
-    :raises CommandError: they cannot be read or make no sense
+    :raises CommandError: a file cannot be read, or a value is invalid
     """
-    argv = [_SERVICE]
-    for path in files:
-        argv += ['--config-file', path]
-    for path in directories:
-        argv += ['--config-dir', path]
+    argv = [_SERVICE, *(f'--config-file={path}' for path in files),
+            *(f'--config-dir={path}' for path in directories)]
     try:
         compat.read_configuration(argv, _SERVICE)
-        _look_at_all_values()
+        # oslo.config validates a value when it is read.
+        for group in _GROUPS:
+            for name in CONF[group]:
+                CONF[group][name]
     except cfg.Error as exc:
-        raise errors.CommandError(
-            _('The configuration cannot be used: %s') % describe(exc),
-            errors.Status.HOST) from exc
-    if not (CONF.config_file or CONF.config_dir):
-        raise errors.CommandError(
-            _('There is no nova.conf where nova-compute looks for one. Name '
-              'it by --config-file.'), errors.Status.HOST)
+        raise command.CommandError(
+            _('The configuration cannot be used: %s') % command.describe(exc),
+            Status.HOST) from exc
+    if not config_files():
+        raise command.CommandError(
+            _('There is no nova.conf in the directories in which nova-compute '
+              'looks for it. Use --config-file.'), Status.HOST)
     _set_up_log(debug)
 
 
-def _look_at_all_values() -> None:
-    """Have oslo.config complain of a value now, not in the middle."""
-    for group in _GROUPS:
-        for name in CONF[group]:
-            CONF[group][name]
-
-
-def describe(error: Exception) -> str:
-    """Say in one line what an error is, whatever its text looks like."""
-    return plain(str(error)) or type(error).__name__
-
-
-def plain(said: str) -> str:
-    """Return a message as one line."""
-    return ' '.join(said.split())
-
-
 def config_files() -> list[str]:
-    """Return the paths of what the configuration was read from."""
+    """Return the paths of the configuration files and directories."""
     return [*(CONF.config_file or ()), *(CONF.config_dir or ())]
 
 
 def _set_up_log(debug: bool) -> None:
     if not debug:
-        # What is of interest is told by the command itself. Without any
-        # handler Python would write warnings to standard error.
+        # Without a handler, Python writes warnings to standard error.
         py_logging.getLogger().handlers[:] = [py_logging.NullHandler()]
         return
-    # nova-compute's own log is not for this process to write to.
-    for option in ('log_file', 'log_dir', 'log_config_append'):
+    # The log of nova-compute is not for this process.
+    for option in ('log_file', 'log_dir', 'log_config_append', 'use_syslog',
+                   'use_journal'):
         CONF.set_override(option, None)
-    for option in ('use_syslog', 'use_journal'):
-        CONF.set_override(option, False)
     for option in ('debug', 'use_stderr'):
         CONF.set_override(option, True)
     logging.setup(CONF, 'nova')
 
 
 def become_service() -> None:
-    """Give up being root for being nova-compute's user.
+    """Change from root to the user of nova-compute; other users stay.
 
-    That is the owner of ``instances_path``. Other users stay who they are.
+    That user owns ``instances_path``.
 
-    :raises CommandError: the owner is no user of this host
+    :raises CommandError: the owner is not a user of this host
     """
-    if os.geteuid() != 0:
-        return
-    owner = _owner()
+    owner = _owner() if os.geteuid() == 0 else 0
     if not owner:
         return
     try:
         entry = pwd.getpwuid(owner)
     except KeyError as exc:
-        raise errors.CommandError(
-            _('%(path)s belongs to the user %(uid)d, who is not known on this '
-              'host. It has to belong to the user of nova-compute.') %
-            {'path': CONF.instances_path, 'uid': owner},
-            errors.Status.HOST) from exc
+        raise command.CommandError(
+            _('%(path)s belongs to the user ID %(uid)d, which does not exist '
+              'on this host. It must belong to the user of nova-compute.') %
+            {'path': CONF.instances_path, 'uid': owner}, Status.HOST) from exc
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     os.environ.update(
         HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
-    # Whatever directory root was in, its service may not be able to enter.
+    # The user may have no access to the working directory of root.
     os.chdir('/')
 
 
 def _owner() -> int:
     for path in (CONF.instances_path, CONF.state_path):
-        try:
+        with contextlib.suppress(OSError):
             return os.stat(path).st_uid
-        except OSError:
-            continue
     return 0
 
 
 def user_name() -> str:
-    """Return the name of the user that this process is now."""
+    """Return the name of the effective user."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -150,19 +134,19 @@ def user_name() -> str:
 
 
 def prepare() -> None:
-    """Do what the start of nova-compute does, as far as images need it."""
+    """Do the part of nova-compute's start that downloads need."""
     _leave_terminal()
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
     objects.register_all()
 
 
 def _leave_terminal() -> None:
-    """Have no controlling terminal, as a service has none.
+    """Give up the controlling terminal; nova-compute has none.
 
-    Where sudo would ask for a password it fails instead, as it does for
-    nova-compute. Ctrl-C still comes: it goes by the process group.
+    Then sudo fails instead of asking for a password. Ctrl-C still works: the
+    terminal signals the process group.
     """
-    # For a session's first process, all others would be hung up.
+    # If a session leader does so, its whole session gets SIGHUP.
     if os.getsid(0) == os.getpid():
         return
     with contextlib.suppress(OSError):
@@ -171,3 +155,43 @@ def _leave_terminal() -> None:
             fcntl.ioctl(fd, termios.TIOCNOTTY)
         finally:
             os.close(fd)
+
+
+def log_in() -> tuple[str, nova_context.RequestContext]:
+    """Log in to Keystone with the credentials in nova.conf.
+
+    :returns: the section of the credentials, and a context with a token
+    :raises CommandError: there are none, or Keystone refuses them
+    """
+    for section in CREDENTIALS:
+        ks_loading.register_auth_conf_options(CONF, section)
+        ks_loading.register_session_conf_options(CONF, section)
+        if CONF[section].auth_type or CONF[section].auth_section:
+            break
+    else:
+        raise command.CommandError(
+            _('nova.conf contains no credentials: set auth_type, auth_url, '
+              'username, password, project_name, user_domain_name and '
+              'project_domain_name in [service_user], as for the service '
+              'token of nova-compute.'), Status.SERVICE)
+    try:
+        auth = ks_loading.load_auth_from_conf_options(CONF, section)
+        session = ks_loading.load_session_from_conf_options(CONF, section)
+        if not isinstance(auth, identity.BaseIdentityPlugin):
+            raise command.CommandError(
+                _('The auth_type in [%s] of nova.conf does not log in to '
+                  'Keystone: set it to password.') % section, Status.SERVICE)
+        access = auth.get_access(session)
+    except ks_exc.ClientException as exc:
+        raise command.CommandError(
+            _('Keystone refused the credentials in [%(section)s] of '
+              'nova.conf, or did not answer: %(reason)s') %
+            {'section': section, 'reason': command.describe(exc)},
+            Status.SERVICE) from exc
+    return section, nova_context.RequestContext(
+        user_id=access.user_id, user_name=access.username,
+        project_id=access.project_id, project_name=access.project_name,
+        user_domain_id=access.user_domain_id,
+        project_domain_id=access.project_domain_id,
+        roles=sorted(access.role_names or ()), auth_token=access.auth_token,
+        is_admin=False, user_auth_plugin=auth)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""``nova-image-fetch``: fetch an image by hand, or see why it goes by HTTP."""
+"""``nova-image-fetch``: downloads an image, or checks why Nova uses HTTP."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,80 +14,69 @@ import typing as ty
 import uuid
 import warnings
 
-# Nothing else of Nova is loaded here: that takes seconds, in which Ctrl-C has
-# to end in one word as well, and --help does not need it.
+# --help and Ctrl-C work at once: _run() loads the rest of Nova, in seconds.
 from nova.i18n import _
-
-_STATUSES = """\
-exit status:
-  0    the image is there; with --check, no check has failed
-  1    the image could not be fetched; with --check, a check has failed
-  2    the command line makes no sense
-  3    this host, its nova.conf or this user is not fit for it
-  4    there is no such image, or none that these credentials may see
-  5    Keystone or Glance do not answer, or refuse the credentials
-  130  interrupted by Ctrl-C (129, 143: by SIGHUP, SIGTERM)
-  141  the reader of the output has gone
-"""
+from nova.image import command
 
 _USAGE = """\
 nova-image-fetch [options] [--source SOURCE] [--cache | --to PATH] IMAGE_ID
        nova-image-fetch [options] --check [IMAGE_ID]"""
+
+_DESCRIPTION = _("""\
+Download an image on a compute host as nova-compute does, with its nova.conf,
+or check whether this host can download images directly from Ceph. If started
+as root, the command becomes the user of nova-compute.""")
+
+_STATUSES = """\
+exit status:
+  0    success; with --check: no check failed
+  1    the download failed; with --check: a check failed
+  2    the command line is invalid
+  3    the command cannot run on this host, with this nova.conf or user
+  4    the image does not exist, or the credentials give no access to it
+  5    Keystone or Glance does not answer, or refuses the credentials
+  130  interrupted with Ctrl-C (129, 143: by SIGHUP, SIGTERM)
+  141  the reader of the output closed it
+"""
 
 
 def _image_id(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(_(
-            '%r is not the id of an image: see "openstack image list"')
-            % text) from None
+        raise argparse.ArgumentTypeError(
+            _('%r is not an image ID: see "openstack image list"') % text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='nova-image-fetch', usage=_USAGE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=_(
-            'Fetch an image on a compute host as nova-compute does, by its '
-            'nova.conf,\nor tell whether images can be fetched directly from '
-            'Ceph on this host.\nAs root, it becomes the user of '
-            'nova-compute.'),
-        epilog=_STATUSES)
-    parser.add_argument('image_id', metavar='IMAGE_ID', nargs='?',
-                        type=_image_id, help=_('id of an image'))
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument('--cache', action='store_true', help=_(
-        'put it into the image cache of this host (the default)'))
-    what.add_argument('--to', metavar='PATH', help=_(
-        'write it to a new file instead; unlike for the cache, Nova does not '
-        'inspect its format'))
-    what.add_argument('--check', action='store_true', help=_(
-        'fetch nothing; check the configuration, and say how to solve each '
-        'problem'))
-    parser.add_argument('--source', choices=('auto', 'rbd', 'http'), help=_(
-        'auto: as nova.conf has it (the default); rbd: from Ceph or not at '
-        'all; http: from Glance'))
-    parser.add_argument('--json', action='store_true', help=_(
-        'print the outcome as JSON'))
-    parser.add_argument(
-        '--config-file', metavar='PATH', action='append', default=[], help=_(
-            'in place of the files that nova-compute reads; may be repeated'))
-    parser.add_argument(
-        '--config-dir', metavar='PATH', action='append', default=[], help=_(
-            'a directory of such files; may be repeated'))
-    parser.add_argument('--version', action='version',
-                        version=importlib.metadata.version('nova'))
-    parser.add_argument('--debug', action='store_true', help=_(
+        prog='nova-image-fetch', usage=_USAGE, description=_DESCRIPTION,
+        epilog=_STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('image_id', metavar='IMAGE_ID', nargs='?', type=_image_id,
+        help=_('ID of an image'))
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument('--cache', action='store_true', help=_(
+        'download to the image cache of this host (default)'))
+    action.add_argument('--to', metavar='PATH', type=os.path.abspath, help=_(
+        'download to a new file, whose format Nova does not inspect'))
+    action.add_argument('--check', action='store_true', help=_(
+        'download nothing; check the host, and say how to solve problems'))
+    add('--source', choices=('auto', 'rbd', 'http'), help=_(
+        'auto: the sources that nova.conf enables (default); rbd: only Ceph; '
+        'http: Glance'))
+    add('--json', action='store_true', help=_('print the result as JSON'))
+    add('--config-file', metavar='PATH', action='append', default=[], help=_(
+        'replace the files that nova-compute reads; may be repeated'))
+    add('--config-dir', metavar='PATH', action='append', default=[], help=_(
+        'read the files in this directory; may be repeated'))
+    add('--version', action='version',
+        version=importlib.metadata.version('nova'))
+    add('--debug', action='store_true', help=_(
         "write Nova's log to standard error"))
-    return parser
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
     args = parser.parse_args(argv)
     if args.check and args.source:
-        parser.error(_('--check and --source do not go together'))
+        parser.error(_('--source has no effect with --check'))
     if not (args.check or args.image_id):
         parser.error(_('IMAGE_ID is missing'))
     return args
@@ -95,63 +84,75 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
     _use_threads()
-    from nova.image.command import run
-    return run.run(args)
+    # nova-compute, too, loads these before it reads the configuration, which
+    # some of them use.
+    from nova.image.command import checks
+    from nova.image.command import display
+    from nova.image.command import fetch
+    from nova.image.command import host
+    from nova.image.command import progress
+    try:
+        host.configure(args.config_file, args.config_dir, args.debug)
+        host.become_service()
+        host.prepare()
+        if args.check:
+            passed = display.show_findings(
+                checks.Checks(args.image_id).run(), args.json)
+            return command.Status.DONE if passed else command.Status.FAILED
+        with progress.Reporter(
+                args.image_id, args.source, args.json) as reporter:
+            fetch.run(args.image_id, args.to, args.source, reporter)
+    except command.CommandError as exc:
+        display.show_error(exc, args.json)
+        return exc.status
+    display.show_outcome(reporter.outcome, args.json)
+    return command.Status.DONE
 
 
 def _use_threads() -> None:
-    # One image at a time needs no green threads, whatever nova.conf has for
-    # the service.
+    # One download does not need green threads, unlike some services.
     os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = 'true'
     from nova import monkey_patch
-    # Nova 32 and 33 warn of that mode, which was new for their services.
+    # Nova 32 and 33 warn that this mode is experimental.
     logging.getLogger(monkey_patch.__name__).setLevel(logging.ERROR)
     with warnings.catch_warnings(action='ignore'):
         monkey_patch.patch()
 
 
-def _end_by_signal(number: int, _frame: types.FrameType | None) -> ty.NoReturn:
-    # So that what is half done is cleaned up on the way out.
+def _exit(number: int, _frame: types.FrameType | None) -> ty.NoReturn:
+    # In place of the default action, so that the download cleans up.
     raise SystemExit(128 + number)
 
 
-def _pipe_closed() -> int:
-    # The interpreter would flush, and complain, once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
-
-
-def _attempt(args: argparse.Namespace) -> int:
-    try:
-        return _run(args)
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        print('nova-image-fetch: interrupted', file=sys.stderr)
-        return 128 + signal.SIGINT
-    except Exception as exc:
-        if args.debug:
-            raise
-        print('nova-image-fetch: %s: %s (see --debug)' % (
-            type(exc).__name__, ' '.join(str(exc).split())), file=sys.stderr)
-        return 1
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command.
+    """Run the command.
 
     :param argv: its arguments; by default those of this process
-    :returns: its exit status, see nova.image.command.errors
+    :returns: the exit status
     """
     for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, _end_by_signal)
+        signal.signal(number, _exit)
+    debug = False
     try:
         try:
-            return _attempt(_arguments(argv))
+            args = _parse(argv)
+            debug = args.debug
+            return _run(args)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        return _pipe_closed()
+        # The interpreter flushes the stream again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return command.Status.PIPE_CLOSED
+    except KeyboardInterrupt:
+        print('nova-image-fetch: interrupted', file=sys.stderr)
+        return command.Status.INTERRUPTED
+    except Exception as exc:
+        if debug:
+            raise
+        print(f'nova-image-fetch: {type(exc).__name__}: '
+              f'{command.describe(exc)} (see --debug)', file=sys.stderr)
+        return command.Status.FAILED
 
 
 if __name__ == '__main__':
