@@ -298,7 +298,7 @@ class TestEnds(BoundaryTestCase):
         with self.stopped(self.cloud.ceph.osd.pid):
             request = self.service.fetch(image_id, self.out())
             self.assert_gone(self.rbd_pid())
-        self.assert_by_http('sent no data for 2 seconds', image_id,
+        self.assert_by_http('received from .* for 2 seconds', image_id,
                             request.fetched(), self.large_image)
 
     def test_program_ignores_signals(self):

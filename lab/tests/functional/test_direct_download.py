@@ -49,7 +49,7 @@ class TestDirectDownload(worker_base.WorkerTestCase):
 
         name = hashlib.sha1(image_id.encode()).hexdigest()
         self.assertIn(
-            'DEBUG nova.image.rbd Attempting to export RBD image: '
+            'DEBUG nova.image.rbd.export Attempting to export RBD image: '
             '[pool_name: images] [image_uuid: %s] [snapshot_name: snap] '
             '[dst_path: %s/_base/%s.part]' % (
                 image_id, self.host.instances, name), fetched.log)
@@ -257,7 +257,7 @@ class TestOverHTTP(worker_base.WorkerTestCase):
         self.assert_same(self.path, fetched)
         self.assert_fetched_by('http', image_id, fetched)
         [warning] = self.warnings(fetched.log)
-        self.assertIn('it finds no keyring that it can read (it runs as the '
+        self.assertIn('no readable keyring was found (the program runs as the '
                       'user nobody, because root is not the only user that '
                       'can change %s)' % self.host.ceph_conf, warning)
 
@@ -271,7 +271,7 @@ class TestOverHTTP(worker_base.WorkerTestCase):
         self.assert_fetched_by('http', image_id, fetched)
         self.assertEqual([], self.exports(fetched.log))
         [warning] = self.warnings(fetched.log)
-        self.assertIn('Its pool images is not in [glance] rbd_pool', warning)
+        self.assertIn('Pool images is not listed in [glance] rbd_pool', warning)
 
     def test_corrupt_in_ceph(self):
         image_id = self.upload(self.path, 'qcow2')

@@ -30,8 +30,8 @@ NEW_KEY = nova.tests.unit.privsep.test_rbd_errors.NEW_KEY
 
 CONNECT = "couldn't connect to the cluster$"
 REFUSED = (r'status 13 \(Permission denied\): the monitors refuse client.nova'
-           ': the keyring has no key of this client, or not the key that the '
-           'cluster has: ' + CONNECT)
+           ': the keyring contains no key for this client, or the wrong '
+           'one: ' + CONNECT)
 
 
 class TestRefused(service_base.ServiceTestCase):
@@ -73,7 +73,7 @@ class TestRefused(service_base.ServiceTestCase):
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
         self.assertTrue(warning.endswith(
-            'rbd export ended with status 2 (No such file or directory): '
+            'rbd export exited with status 2 (No such file or directory): '
             'error opening image'), warning)
 
     def test_no_such_snapshot(self):
@@ -87,7 +87,7 @@ class TestRefused(service_base.ServiceTestCase):
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
         self.assertTrue(warning.endswith(
-            'rbd export-diff ended with status 2 (No such file or directory): '
+            'rbd export-diff exited with status 2 (No such file or directory): '
             'error setting snapshot context'), warning)
 
     def test_no_such_pool(self):
@@ -101,7 +101,7 @@ class TestRefused(service_base.ServiceTestCase):
             image_id, 'HTTPInternalServerError')
 
         self.assertTrue(warning.endswith(
-            'rbd export ended with status 2 (No such file or directory): '
+            'rbd export exited with status 2 (No such file or directory): '
             'error opening pool'), warning)
 
     def test_unknown_user(self):
@@ -131,8 +131,8 @@ class TestRefused(service_base.ServiceTestCase):
 
     def test_no_keyring(self):
         self.write_ceph_conf(keyring='/nowhere/keyring')
-        self.fetch_by_http('status 13 .*: it finds no keyring that it can '
-                           'read: ' + CONNECT)
+        self.fetch_by_http('status 13 .*: no readable keyring was found: ' +
+                           CONNECT)
 
     def test_keyring_is_a_directory(self):
         self.write_ceph_conf(keyring=self.shared_host.directory)
@@ -177,20 +177,21 @@ class TestRefused(service_base.ServiceTestCase):
     def test_monitor_has_no_address(self):
         # rbd complains on its standard output, where the image should be.
         self.write_ceph_conf(mon_host='garbage garbage')
-        self.fetch_by_http('status 22 .*: mon host in ceph.conf yields no '
-                           'address: ' + CONNECT)
+        self.fetch_by_http('status 22 .*: mon host in ceph.conf is missing or '
+                           'cannot be resolved: ' + CONNECT)
 
     def test_cluster_is_another_one(self):
         self.write_ceph_conf(fsid=uuidutils.generate_uuid())
-        self.fetch_by_http('It is in the Ceph cluster %s, which is not in'
+        self.fetch_by_http('Image is in Ceph cluster %s, which is not '
+                           'configured in'
                            % self.cloud.ceph.fsid)
 
     def test_not_installed(self):
         for program, reason in (
-            ('rbd', 'rbd, or timeout, is not installed: install ceph-common'),
-            ('timeout', 'timeout, is not installed: .* coreutils'),
+            ('rbd', 'rbd or timeout is not installed: install ceph-common'),
+            ('timeout', 'timeout is not installed: .* coreutils'),
             ('setpriv', 'setpriv cannot be started: install util-linux 2.33'),
-            ('ceph-conf', 'ceph-conf, or timeout, is not installed'),
+            ('ceph-conf', 'ceph-conf or timeout is not installed'),
         ):
             self.fetch_without(program, reason)
 
@@ -301,7 +302,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                     fetched = self.fetch(image_id)
                     self.assert_same(small, fetched)
                     [warning] = self.warnings(fetched.log)
-                    self.assertIn('ended with status 110 (Connection timed '
+                    self.assertIn('exited with status 110 (Connection timed '
                                   f'out): no monitor answered within {connect}'
                                   " seconds: couldn't connect", warning)
                     self.assertLess(connect, fetched.seconds)
@@ -320,7 +321,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-        self.assert_by_http('sent no data for 3 seconds', image_id,
+        self.assert_by_http('received from .* for 3 seconds', image_id,
                             request.fetched(), self.large_image)
         # The last byte may have come a little before, or after.
         self.assertLess(1.5, seconds)
@@ -336,7 +337,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                 self.wait_for_log('Image %s could not be fetched' % image_id,
                                   request)
                 seconds = self.now() - begin
-            self.assert_by_http('sent no data for %d seconds' % limit,
+            self.assert_by_http('received from .* for %d seconds' % limit,
                                 image_id, request.fetched())
             self.assertLess(limit, seconds)
             self.assertLess(seconds, limit + service_base.SLACK)
@@ -370,7 +371,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
             request = self.service.fetch(image_id, self.out())
             pid = self.rbd_pid(8 * MIB)
             os.kill(pid, signal.SIGSTOP)
-        self.assert_by_http('sent no data for 2 seconds', image_id,
+        self.assert_by_http('received from .* for 2 seconds', image_id,
                             request.fetched(), self.large_image)
         # Killed, though it stood still.
         self.assertFalse(os.path.exists('/proc/%d' % pid))
@@ -440,8 +441,8 @@ class TestDeletedDuringExport(service_base.ServiceTestCase):
         [warning] = [line for line in self.warnings(error.log)
                      if 'could not be fetched by rbd' in line]
         self.assertRegex(
-            warning, 'the next source is tried: the exported snapshot was not '
-            'found again in Ceph .* deleted during the export$')
+            warning, 'the next source is tried: The snapshot was not found in '
+            'Ceph after the export, .* deleted during the export$')
         self.assertEqual(
             [], [line for line in error.log if 'fetched by' in line
                  and 'could not' not in line])
@@ -512,7 +513,7 @@ class TestKilled(service_base.ServiceTestCase):
         with self.slow_osd():
             request = self.service.fetch(self.image_id, self.out())
             os.kill(self.rbd_pid(8 * MIB), signal.SIGKILL)
-        self.assert_by_http('rbd export ended with status -9', self.image_id,
+        self.assert_by_http('rbd export exited with status -9', self.image_id,
                             request.fetched(), self.large_image)
 
     def test_privsep_daemon(self):

@@ -137,11 +137,11 @@ class TestImageFetch(base.LabTestCase):
         fsid, account = self.cloud.ceph.fsid, self.host.account.name
         for words in (
             f'{self.host.conf}, read as {account}',
-            f'{fsid} answers client.nova', 'by O_DIRECT',
+            f'{fsid} answers client.nova', 'with O_DIRECT',
             f'rbd://{fsid}/images/{image_id}/snap, shown to users as '
             'direct_url of the image',
             'client.nova reads the image in pool images',
-            'nova in project service, of [service_user], with roles: admin',
+            'nova in project service, from [service_user], with roles: admin',
         ):
             self.assertIn(words, out)
 
@@ -160,7 +160,7 @@ class TestImageFetch(base.LabTestCase):
         # The lock that nova-compute takes.
         self.assertEqual(
             [f'nova-{name}'], os.listdir(self.host.instances / 'locks'))
-        self.assertEqual('Fetching by rbd\n', err)
+        self.assertEqual('Downloading via rbd\n', err)
         self.assertRegex(
             out, rf'^Image {image_id} is at {cached}\n'
             r'  source       rbd\n  verified by  sha512\n'
@@ -203,7 +203,7 @@ class TestImageFetch(base.LabTestCase):
         _status, out, err = self.end(command, 130)
         self.assertEqual('', out)
         self.assertEqual(
-            'Fetching by rbd\nnova-image-fetch: interrupted\n', err)
+            'Downloading via rbd\nnova-image-fetch: interrupted\n', err)
         self.assertEqual([], os.listdir(self.out().parent))
         # Another process creates the file during the download.
         other = self.start('--to', self.out(), image_id)
@@ -212,7 +212,7 @@ class TestImageFetch(base.LabTestCase):
         delay(0)
         _status, out, err = self.end(other, 3)
         self.assertEqual(
-            ('', f'Fetching by rbd\nnova-image-fetch: {self.out()} exists '
+            ('', f'Downloading via rbd\nnova-image-fetch: {self.out()} exists '
              'already. Remove it, or choose another path.\n'), (out, err))
         self.assertEqual(b'of another process', self.out().read_bytes())
         self.assertEqual([self.out().name], os.listdir(self.out().parent))
@@ -230,7 +230,7 @@ class TestImageFetch(base.LabTestCase):
         self.assertEqual(('failed', ''), (document['result'], ended[2]))
         found = {one['check']: one for one in document['checks']}
         for one in found.values():
-            # What has failed says how to mend it, and nothing else has to.
+            # A failed check has a remedy; the others have none.
             self.assertEqual(one['verdict'] in ('failed', 'warning'),
                              bool(one['remedy']), repr(one))
         return found
@@ -302,8 +302,8 @@ class TestImageFetch(base.LabTestCase):
         _status, out, err = self.end(no_image, 1)
         self.assertEqual('', out)
         self.assertEqual(
-            'Fetching by rbd\nnova-image-fetch: Image %s could not be '
-            'fetched by rbd: Its pool images is not in [glance] rbd_pool\n' %
+            'Downloading via rbd\nnova-image-fetch: Image %s could not be '
+            'downloaded via rbd: Pool images is not listed in [glance] rbd_pool\n' %
             image_id, err)
         self.assertEqual([], os.listdir(self.out().parent))
 

@@ -156,7 +156,7 @@ class TestCephAnsibleDefault(LayoutTestCase):
         rights = AS_NOVA % '/etc/ceph'
         [warning] = self.warnings(fetched.log)
         self.assertIn(
-            f'it finds no keyring that it can read (it runs {rights})',
+            f'no readable keyring was found (the program runs {rights})',
             warning)
         found = self.findings(self.start_check(image_id), Cluster='failed',
                               Read_from_Ceph='skipped')
@@ -295,20 +295,20 @@ class TestErasureCoded(TwoClustersTestCase):
         ):
             self.assert_refused(
                 self.make_image('second', disk_format),
-                f'{command} ended with status 1 {{}}: {command} error',
+                f'{command} exited with status 1 {{}}: {command} error',
                 DATA_POOL)
 
     def test_rights_on_the_data_pool(self) -> None:
         self.use_client(DATA_POOL)
         self.assert_refused(
             self.make_image('second'),
-            'export ended with status 1 {}: error opening image', 'images')
+            'export exited with status 1 {}: error opening image', 'images')
 
     def test_rights_on_neither_pool(self) -> None:
         self.use_client('volumes')
         self.assert_refused(
             self.make_image('second'),
-            'export ended with status 1 {}: error opening image', 'images')
+            'export exited with status 1 {}: error opening image', 'images')
 
 
 class TestClustersWithoutFsid(TwoClustersTestCase):

@@ -119,7 +119,7 @@ class TestLocations(worker_base.WorkerTestCase):
     def clusters(self, log: list[str]) -> list[str]:
         """The ceph.conf of each export."""
         return [line.rpartition(' ')[2] for line in log
-                if 'is exported from the Ceph cluster of' in line]
+                if 'from the Ceph cluster of' in line]
 
     def assert_by_http(
         self, image_id: str, fetched: compute.Fetched, *reasons: str,
@@ -251,6 +251,6 @@ class TestLocations(worker_base.WorkerTestCase):
 
         self.assert_by_http(
             image_id, fetched,
-            f'It is in the Ceph cluster {self.cloud.ceph.fsid}, which is not '
-            rf'in \[glance\] rbd_ceph_conf of this host \({self.far_conf}: '
+            f'Image is in Ceph cluster {self.cloud.ceph.fsid}, which is not '
+            rf'configured in \[glance\] rbd_ceph_conf \({self.far_conf}: '
             f'{self.far.fsid}')
