@@ -271,7 +271,8 @@ class TestOverHTTP(worker_base.WorkerTestCase):
         self.assert_fetched_by('http', image_id, fetched)
         self.assertEqual([], self.exports(fetched.log))
         [warning] = self.warnings(fetched.log)
-        self.assertIn('Pool images is not listed in [glance] rbd_pool', warning)
+        self.assertIn(
+            'Pool images is not listed in [glance] rbd_pool', warning)
 
     def test_corrupt_in_ceph(self):
         image_id = self.upload(self.path, 'qcow2')

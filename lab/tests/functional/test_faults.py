@@ -87,8 +87,8 @@ class TestRefused(service_base.ServiceTestCase):
         [warning] = self.fetch_from_nowhere(image_id, 'ImageUnacceptable')
 
         self.assertTrue(warning.endswith(
-            'rbd export-diff exited with status 2 (No such file or directory): '
-            'error setting snapshot context'), warning)
+            'rbd export-diff exited with status 2 (No such file or '
+            'directory): error setting snapshot context'), warning)
 
     def test_no_such_pool(self):
         image_id = self.upload(self.image, 'iso')

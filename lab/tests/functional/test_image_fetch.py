@@ -303,8 +303,8 @@ class TestImageFetch(base.LabTestCase):
         self.assertEqual('', out)
         self.assertEqual(
             'Downloading via rbd\nnova-image-fetch: Image %s could not be '
-            'downloaded via rbd: Pool images is not listed in [glance] rbd_pool\n' %
-            image_id, err)
+            'downloaded via rbd: Pool images is not listed in [glance] '
+            'rbd_pool\n' % image_id, err)
         self.assertEqual([], os.listdir(self.out().parent))
 
     def test_no_part_of_a_key_is_shown(self) -> None:
