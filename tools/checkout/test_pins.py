@@ -62,7 +62,7 @@ class PinsTestCase(testtools.TestCase):
 
     def test_each_is_there_once(self):
         counts = collections.Counter(self.pinned)
-        self.assertEqual({1}, set(counts.values()), counts)
+        self.assertEqual({1}, set(counts.values()), str(counts))
 
     def test_installed_packages(self):
         installed = {

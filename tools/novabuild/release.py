@@ -84,9 +84,9 @@ def _download(
             stderr=subprocess.STDOUT, timeout=_DOWNLOAD_TIMEOUT)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as exc:
         raise errors.BuildError(
-            f'pip could not download nova=={pin.version}: {exc} {exc.stdout} '
-            'Check the package index in the configuration of pip, or set '
-            f'{LOCAL_WHEEL_VARIABLE} or {LOCAL_SDIST_VARIABLE} to the path of '
+            f'pip could not download nova=={pin.version}: {exc} '
+            f'{exc.stdout!s} Check the package index in the configuration of '
+            f'pip, or set {LOCAL_WHEEL_VARIABLE} or {LOCAL_SDIST_VARIABLE} to the path of '
             'the released archive.') from exc
     [path] = folder.glob('nova-*')
     return path

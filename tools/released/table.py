@@ -49,7 +49,7 @@ def _row(compared: comparison.Comparison, tests: Set[str]) -> Iterator[int]:
         yield len(tests) - counts.passed - counts.skipped
         yield counts.skipped
     yield len(compared.exempt.keys() & tests)
-    yield len(tests.intersection(compared.regressions()))
+    yield len(tests & {*compared.regressions()})
 
 
 def findings(

@@ -82,8 +82,8 @@ def _run(
     status = subprocess.run(
         running.command(suite.start, repository, (*suite.options, *options)),
         # The checkout contains lab/, but the installed package is tested.
-        env=os.environ | {'PYTHONSAFEPATH': '1'} | suite.environment |
-        environment).returncode
+        env={**os.environ, 'PYTHONSAFEPATH': '1', **suite.environment,
+             **environment}).returncode
     if counting.runs(repository) == before:
         return Done(status, None)
     return Done(status, counting.count(counting.latest(repository).values()))

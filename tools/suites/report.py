@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         print(f'{row.label:{width}} {row.passed:6} passed '
               f'{row.failed:6} failed {row.skipped:6} skipped')
-    passed, failed, skipped = (sum(row[column] for row in rows)
-                               for column in (1, 2, 3))
+    passed = sum(row.passed for row in rows)
+    failed = sum(row.failed for row in rows)
+    skipped = sum(row.skipped for row in rows)
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return 1 if failed else 0
 

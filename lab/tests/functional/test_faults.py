@@ -158,7 +158,8 @@ class TestRefused(service_base.ServiceTestCase):
 
     def test_no_ceph_conf(self):
         self.configure(rbd_ceph_conf='/nowhere/ceph.conf')
-        self.fetch_by_http(r'not in \[glance\] rbd_ceph_conf .*No such file')
+        self.fetch_by_http(r'not configured in \[glance\] rbd_ceph_conf '
+                           '.*No such file')
 
     def test_ceph_conf_is_garbage(self):
         path = self.write_ceph_conf()
@@ -166,8 +167,9 @@ class TestRefused(service_base.ServiceTestCase):
         for content in (b'', b'\0\xff' * 1000, b'[global', b'fsid', b'[a]\n'):
             path.write_bytes(content)
             self.forget()
-            self.assert_by_http(r'not in \[glance\] rbd_ceph_conf', image_id,
-                                self.fetch(image_id))
+            self.assert_by_http(
+                r'not configured in \[glance\] rbd_ceph_conf', image_id,
+                self.fetch(image_id))
 
     def test_ceph_conf_is_garbage_below_the_fsid(self):
         path = self.write_ceph_conf()

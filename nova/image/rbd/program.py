@@ -213,10 +213,11 @@ class Run(contextlib.ExitStack):
         message, _fds = self._receive()
         status, name, phrases = jsonutils.loads(message)
         if status:
+            cause = Cause.__members__[name]
             rights = self.rights if self._step else ''
             raise RunError(
-                _describe(self._command, status, Cause[name], phrases, rights),
-                status, Cause[name])
+                _describe(self._command, status, cause, phrases, rights),
+                status, cause)
 
 
 def run(cluster: int, command: str, **names: str) -> bytes:

@@ -52,7 +52,7 @@ class PatchTestCase(base.TestCase):
         sdist = release.sdist(self.project.release)
         base.run(base.ROOT / 'tools/make-patch.sh', self.top / 'patches',
                  environment={'NOVA_RELEASE_SDIST': str(sdist)})
-        [self.patch] = (self.top / 'patches').iterdir()
+        [self.written] = (self.top / 'patches').iterdir()
         shutil.unpack_archive(sdist, self.top / 'source')
         [self.source] = (self.top / 'source').iterdir()
         self.pristine = self._files()
@@ -67,15 +67,15 @@ class PatchTestCase(base.TestCase):
     def test_same_content_as_the_wheel(self):
         self.assertEqual(
             f'nova-{self.project.release.version}-'
-            f'{self.project.version.local}.patch', self.patch.name)
+            f'{self.project.version.local}.patch', self.written.name)
         patched = self._by_patch_and_back()
         self.assertEqual([], differing(code(self.ours), code(patched)))
         # Among the files of a checkout, git would ignore all of them.
-        base.run('git', 'apply', self.patch, cwd=self.source, environment={
+        base.run('git', 'apply', self.written, cwd=self.source, environment={
             'GIT_CEILING_DIRECTORIES': str(self.top)})
         self.assertEqual([], differing(patched, self._files()))
         self._check_built()
-        base.run('git', 'apply', '--reverse', self.patch, cwd=self.source,
+        base.run('git', 'apply', '--reverse', self.written, cwd=self.source,
                  environment={'GIT_CEILING_DIRECTORIES': str(self.top)})
         self._check_series(patched)
 
@@ -95,7 +95,7 @@ class PatchTestCase(base.TestCase):
         self.assertEqual([], differing(patched, self._files()))
 
     def _by_patch_and_back(self) -> archive.Entries:
-        command = ('patch', '-p1', '--batch', '--fuzz=0', '-i', self.patch)
+        command = ('patch', '-p1', '--batch', '--fuzz=0', '-i', self.written)
         base.run(*command, cwd=self.source)
         patched = self._files()
         others = {name for name in differing(self.pristine, patched)

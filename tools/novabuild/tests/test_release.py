@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Callable
 import pathlib
 import shutil
 import subprocess
@@ -35,10 +36,11 @@ class ReleaseTestCase(base.TestCase):
             'subprocess.run', side_effect=run)).mock
 
     def _obtain(self, local: pathlib.Path | None = None) -> None:
-        with release.obtained(self.pin, local and str(local)):
+        with release.obtained(self.pin, str(local) if local else None):
             self.fail('The block must not run.')
 
-    def _error(self, function, *arguments) -> str:
+    def _error(self, function: Callable[..., object],
+               *arguments: object) -> str:
         return str(self.assertRaises(
             errors.BuildError, function, *arguments))
 
@@ -82,8 +84,8 @@ class ReleaseTestCase(base.TestCase):
             message = self._error(self._obtain, local)
             self.assertIn('is not the nova 1.2.0 that setup.cfg pins', message)
             self.assertIn(self.pin.sha256, message)
-        for local in ('', str(self.sdist)):
-            self.setenv('NOVA_RELEASE_SDIST', local)
+        for archive in ('', str(self.sdist)):
+            self.setenv('NOVA_RELEASE_SDIST', archive)
             self.assertIn(self.pin.sdist_sha256,
                           self._error(release.sdist, self.pin))
         self.assertEqual([], [p for p in self.output.rglob('*')

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Callable
 import shutil
 import subprocess
 
@@ -12,7 +13,7 @@ FILES = {'README.rst', 'nova/image/glance.py', 'setup.cfg'}
 
 class TreeTestCase(base.TestCase):
 
-    def _error(self, function) -> str:
+    def _error(self, function: Callable[..., object]) -> str:
         return str(self.assertRaises(errors.BuildError, function, self.root))
 
     def test_overlay(self):

@@ -35,12 +35,12 @@ class MainTestCase(testtools.TestCase):
             self.useFixture(fixtures.EnvironmentVariable(name, value))
         group = selection.Group('image', (MODULE,), fast=True)
         both = [runs.Side(name, self.folder) for name in ('pristine', 'ours')]
-        for name, value in (
+        for name, stand_in in (
                 ('runs.sides', lambda ours: contextlib.nullcontext(both)),
                 ('selection.PARTS', (selection.Part('unit', (group,)),)),
                 ('selection.released_modules', lambda folder: [MODULE]),
                 ('runs.run', self._run)):
-            self.useFixture(fixtures.MonkeyPatch(f'released.{name}', value))
+            self.useFixture(fixtures.MonkeyPatch(f'released.{name}', stand_in))
         self.results: Pairs = {'good': [PASSED] * 2}
         self.again: Pairs = {}
         release = str(project.load(loading.ROOT).release.version)

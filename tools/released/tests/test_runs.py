@@ -119,7 +119,8 @@ class RunTestCase(testtools.TestCase):
         self._write(self.ours, 'test_b', TESTS.format('self.fail("of ours")'))
         self._write(self.ours, 'test_c', 'raise SystemExit("no such module")')
         self._write(self.ours, 'test_d', TESTS.format('os._exit(3)'))
-        found = comparison.Comparison(*runs.run(self.run_of, self.both))
+        pristine, ours = runs.run(self.run_of, self.both)
+        found = comparison.Comparison(pristine, ours)
         self.assertEqual(
             ['nova.test_b.ATestCase.test_other',
              'nova.test_c.ATestCase.test_good',

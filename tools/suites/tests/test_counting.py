@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Mapping
 import io
 import json
 import pathlib
@@ -11,7 +12,7 @@ import testtools
 from suites import counting
 
 
-def _results(*events: dict[str, object]) -> dict[str, counting.Result]:
+def _results(*events: Mapping[str, object]) -> dict[str, counting.Result]:
     stream = io.BytesIO()
     output = subunit.StreamResultToBytes(stream)
     for event in events:

@@ -301,12 +301,13 @@ class TestCeph(CheckTestCase):
         for cause, detail, remedy in (
             (Cause.NO_ANSWER, 'no monitor answered within 7 seconds$',
              f'mon host in {conf}'),
-            (Cause.NO_MONITOR, 'mon host in ceph.conf is missing$',
+            (Cause.NO_MONITOR, 'mon host in ceph.conf is missing or '
+             'cannot be resolved$',
              f'Correct {conf}.* "rbd --conf {conf} ls"'),
             (Cause.BAD_CONF, '^ceph.conf ', f'Correct {conf}'),
             (Cause.NEW_KEY, 'too old for it', 'Upgrade ceph-common'),
             (Cause.REFUSED, 'the monitors refuse client.nova', keyring),
-            (Cause.NO_KEYRING, 'finds no keyring', keyring),
+            (Cause.NO_KEYRING, 'no readable keyring', keyring),
             (Cause.UNKNOWN, '^it$', keyring),
         ):
             self.ask_cluster.side_effect = self.failure(cause)
@@ -428,15 +429,17 @@ class TestGlance(CheckTestCase):
     def test_allowed(self) -> None:
         self.show()
         self.checks.urls = ['rbd://x', URL]
-        find = self.replace(rbd_cluster, 'find_cluster', return_value=rbd_cluster.Cluster(
-            FSID, CONF, 0))
+        find = self.replace(
+            rbd_cluster, 'find_cluster',
+            return_value=rbd_cluster.Cluster(FSID, CONF, 0))
         self.assert_found('Allowed', OK,
                           f'^pool images of the cluster in {CONF}$')
         self.assertEqual(URL, self.checks.url)
         # Each location that this host cannot use has its reason.
         find.side_effect = transfer.SourceError(reason='Not ours')
-        self.assert_found('Allowed', FAILED, 'does not have the form .*; Not ours$',
-                          'over HTTP')
+        self.assert_found(
+            'Allowed', FAILED, 'does not have the form .*; Not ours$',
+            'over HTTP')
 
 
 class TestRead(CheckTestCase):

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How this process becomes what nova-compute is."""
+"""The configuration, the user and the login of the command."""
 
 import logging
 import os
-import pathlib
 import pty
 import pwd
-import tempfile
 import typing as ty
 from unittest import mock
 
+from keystoneauth1 import exceptions as ks_exc
+from keystoneauth1 import fixture as ks_fixture
+from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
+import requests_mock
 
 from nova import config
-from nova.image.command import errors
+from nova.image import command
 from nova.image.command import host
 from nova import test
+from nova.tests.unit.image.command import base
+
+URL = 'http://keystone.invalid/v3'
 
 
-class TestConfigure(test.NoDBTestCase):
+class TestConfigure(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         root = logging.getLogger()
@@ -38,15 +43,9 @@ class TestConfigure(test.NoDBTestCase):
             host.configure(files, [], debug)
 
     def conf(self, text: str) -> str:
-        file = ty.cast(ty.Any, self.enterContext(
-            tempfile.NamedTemporaryFile('w', suffix='.conf')))
-        file.write(text)
-        file.flush()
-        return file.name
-
-    def enterContext(self, manager: ty.Any) -> ty.Any:
-        self.addCleanup(manager.__exit__, None, None, None)
-        return manager.__enter__()
+        path = self.make_directory() / 'nova.conf'
+        path.write_text(text)
+        return str(path)
 
     def options(self) -> cfg.ConfigOpts:
         conf = cfg.ConfigOpts()
@@ -59,7 +58,7 @@ class TestConfigure(test.NoDBTestCase):
         self.configure(conf, path)
         with mock.patch.object(host, 'CONF', conf):
             self.assertEqual([path], host.config_files())
-        # Nobody but the command itself talks to the operator.
+        # Only the command itself writes to standard error.
         [handler] = logging.getLogger().handlers
         self.assertIsInstance(handler, logging.NullHandler)
 
@@ -70,37 +69,27 @@ class TestConfigure(test.NoDBTestCase):
             ([self.conf('[glance]\nnumber = many\n')],
              'Value for option number .* is not valid'),
             ([self.conf('[libvirt]\nnumber = many\n')], 'is not valid'),
-            ([], 'There is no nova.conf where nova-compute looks for one'),
+            ([], 'There is no nova.conf in the directories'),
         ):
             error = self.assertRaises(
-                errors.CommandError, self.configure, self.options(), *files)
+                command.CommandError, self.configure, self.options(), *files)
             self.assertRegex(str(error), words)
             self.assertNotIn('\n', str(error))
-            self.assertEqual(errors.Status.HOST, error.status)
+            self.assertEqual(command.Status.HOST, error.status)
 
 
-class TestUser(test.NoDBTestCase):
+class TestUser(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.flags(instances_path=folder.name,
-                   state_path=str(pathlib.Path(folder.name, 'state')))
-        self.directory = folder.name
+        directory = self.make_directory()
+        self.flags(instances_path=str(directory),
+                   state_path=str(directory / 'state'))
         self.calls: list[str] = []
         for name in ('initgroups', 'setresgid', 'setresuid', 'chdir'):
             self.replace(os, name, side_effect=self.noted(name))
         self.uid = self.replace(os, 'geteuid', return_value=0)
         self.stat = self.replace(os, 'stat')
-        self.enter(mock.patch.dict(os.environ, clear=True))
-
-    def enter(self, patch: ty.Any) -> mock.Mock:
-        self.addCleanup(patch.stop)
-        return patch.start()
-
-    def replace(self, where: ty.Any, name: str,
-                **options: ty.Any) -> mock.Mock:
-        return self.enter(mock.patch.object(where, name, **options))
+        self.replace(os, 'environ', new={})
 
     def noted(self, name: str) -> ty.Callable[..., None]:
         return lambda *args: self.calls.append('%s%s' % (name, args))
@@ -141,10 +130,10 @@ class TestUser(test.NoDBTestCase):
     def test_owner_is_unknown(self) -> None:
         self.owned_by(4711)
         self.replace(pwd, 'getpwuid', side_effect=KeyError)
-        error = self.assertRaises(errors.CommandError, host.become_service)
-        self.assertIn('belongs to the user 4711, who is not known',
+        error = self.assertRaises(command.CommandError, host.become_service)
+        self.assertIn('belongs to the user ID 4711, which does not exist',
                       str(error))
-        self.assertEqual(errors.Status.HOST, error.status)
+        self.assertEqual(command.Status.HOST, error.status)
         self.assertEqual([], self.calls)
         self.assertEqual('0', host.user_name())
 
@@ -187,3 +176,80 @@ class TestTerminal(test.NoDBTestCase):
 
     def test_first_process_of_its_session(self) -> None:
         self.assertEqual('1 1.', self.leave(first=True))
+
+
+class TestLogin(base.CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.requests = requests_mock.Mocker()
+        self.requests.start()
+        self.addCleanup(self.requests.stop)
+        # Registered options would stay in the configuration of all tests.
+        self.conf = cfg.ConfigOpts()
+        self.conf([], default_config_files=[])
+        self.replace(host, 'CONF', new=self.conf)
+        for section in host.CREDENTIALS:
+            ks_loading.register_auth_conf_options(self.conf, section)
+            ks_loading.register_session_conf_options(self.conf, section)
+        discovery = ks_fixture.DiscoveryList(
+            'http://keystone.invalid', v2=False)
+        self.requests.get(URL, json={'version': discovery.versions[0]})
+        token = ks_fixture.V3Token(
+            user_name='nova', project_id='1', project_name='service')
+        token.add_role(name='service')
+        token.add_role(name='admin')
+        self.requests.post(f'{URL}/auth/tokens', json=token,
+                           headers={'X-Subject-Token': 'token'})
+
+    def credentials(self, section: str) -> None:
+        self.conf.set_override('auth_type', 'password', section)
+        self.conf.register_opts(
+            ks_loading.get_auth_plugin_conf_options('password'), section)
+        for name, value in {
+            'auth_url': URL, 'username': section, 'password': 'secret',
+            'project_name': 'service', 'user_domain_id': 'default',
+            'project_domain_id': 'default',
+        }.items():
+            self.conf.set_override(name, value, section)
+
+    def test_success(self) -> None:
+        for section in ('keystone_authtoken', 'service_user'):
+            self.credentials(section)
+            found, context = host.log_in()
+            self.assertEqual(section, found)
+            request = ty.cast(ty.Any, self.requests.last_request).json()
+            self.assertEqual(
+                section,
+                request['auth']['identity']['password']['user']['name'])
+            self.assertEqual(
+                ('nova', 'service', ['admin', 'service'], 'token', False),
+                (context.user_name, context.project_name, context.roles,
+                 context.auth_token, context.is_admin))
+            self.assertIsNotNone(context.get_auth_plugin())
+
+    def assert_refused(self, message: str) -> None:
+        error = self.assertRaises(command.CommandError, host.log_in)
+        self.assertIn(message, str(error))
+        self.assertNotIn('secret', str(error))
+        self.assertEqual(command.Status.SERVICE, error.status)
+
+    def test_no_credentials(self) -> None:
+        self.assert_refused('nova.conf contains no credentials: set auth_type')
+
+    def test_refused(self) -> None:
+        self.credentials('service_user')
+        self.requests.post(f'{URL}/auth/tokens', status_code=401, json={
+            'error': {'message': 'Who are you?', 'code': 401}})
+        self.assert_refused('[service_user] of nova.conf')
+
+    def test_keystone_is_down(self) -> None:
+        self.credentials('service_user')
+        for method in (self.requests.get, self.requests.post):
+            method(requests_mock.ANY, exc=ks_exc.ConnectFailure('no answer'))
+        self.assert_refused('no answer')
+
+    def test_type_that_does_not_log_in(self) -> None:
+        self.credentials('service_user')
+        self.replace(ks_loading, 'load_auth_from_conf_options',
+                     return_value=object())
+        self.assert_refused('does not log in to Keystone')

@@ -3,8 +3,6 @@
 """The command line, and the ways in which the command can end."""
 
 from collections.abc import Callable
-import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -15,42 +13,32 @@ from unittest import mock
 from oslo_serialization import jsonutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
-from nova.image.command import errors
+from nova.image import command
+from nova.image.command import checks
 from nova.image.command import fetch
-from nova.image.command import findings
 from nova.image.command import host
-from nova.image.command import login
 from nova.image.command import main
-from nova.image.command import run
+import nova.monkey_patch
 import nova.privsep
-from nova import test
+from nova.tests.unit.image.command import base
 
 
-class CommandTestCase(test.NoDBTestCase):
+class MainTestCase(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        # What would change this process.
+        # These change the process.
         self.signal = self.replace(signal, 'signal')
         self.configure = self.replace(host, 'configure')
         self.become_service = self.replace(host, 'become_service')
         self.replace(host, 'prepare')
-        patch = mock.patch('nova.monkey_patch.patch')
-        patch.start()
-        self.addCleanup(patch.stop)
-        self.log_in = self.replace(login, 'log_in')
+        self.replace(nova.monkey_patch, 'patch')
+        self.log_in = self.replace(
+            host, 'log_in', return_value=('service_user', mock.Mock()))
         self.replace(nova.privsep.sys_admin_pctxt, 'start')
-
-    def replace(self, where: ty.Any, name: str,
-                **options: ty.Any) -> mock.Mock:
-        patch = mock.patch.object(where, name, **options)
-        self.addCleanup(patch.stop)
-        return patch.start()
 
     def run_command(self, *argv: str) -> tuple[int, str, str]:
         """Exit status, standard output and standard error."""
-        out, err = io.StringIO(), io.StringIO()
-        with (contextlib.redirect_stdout(out),
-              contextlib.redirect_stderr(err)):
+        with self.captured() as (out, err):
             try:
                 status = main.main(argv)
             except SystemExit as exc:
@@ -58,22 +46,22 @@ class CommandTestCase(test.NoDBTestCase):
         return status, out.getvalue(), err.getvalue()
 
 
-class TestCommandLine(CommandTestCase):
+class TestCommandLine(MainTestCase):
     def assert_usage(self, reason: str, *argv: str) -> None:
         status, out, err = self.run_command(*argv)
         self.assertEqual((2, ''), (status, out))
         self.assertIn('usage: nova-image-fetch', err)
         self.assertIn(reason, err)
 
-    def test_makes_no_sense(self) -> None:
+    def test_invalid(self) -> None:
         for reason, argv in (
             ('IMAGE_ID is missing', ()),
             ('IMAGE_ID is missing', ('--json',)),
-            ("'debian-12' is not the id of an image", ('debian-12',)),
-            ("'../x' is not the id of an image", ('../x',)),
+            ("'debian-12' is not an image ID", ('debian-12',)),
+            ("'../x' is not an image ID", ('../x',)),
             ('not allowed with', ('--to', 'x', '--cache', uuids.image)),
             ('not allowed with', ('--to', 'x', '--check', uuids.image)),
-            ('do not go together', ('--check', '--source', 'rbd')),
+            ('has no effect', ('--check', '--source', 'rbd')),
             ('invalid choice', ('--source', 'ftp', uuids.image)),
             ('unrecognized arguments', (uuids.image, uuids.other)),
             ('expected one argument', ('--to',)),
@@ -84,11 +72,11 @@ class TestCommandLine(CommandTestCase):
     def test_help_has_every_exit_status(self) -> None:
         status, out, _err = self.run_command('--help')
         self.assertEqual(0, status)
-        for one in errors.Status:
+        for one in command.Status:
             self.assertRegex(out, rf'(?m)^  {one.value} ')
 
     def test_options_of_the_configuration(self) -> None:
-        self.replace(run, '_check', return_value=0)
+        self.replace(checks.Checks, 'run', return_value=[])
         self.run_command(
             '--check', '--config-file', 'a', '--config-file', 'b',
             '--config-dir', 'c', '--debug')
@@ -96,7 +84,7 @@ class TestCommandLine(CommandTestCase):
 
     def test_a_path_is_of_the_directory_it_was_given_in(self) -> None:
         to_path = self.replace(
-            fetch, 'to_path', side_effect=errors.CommandError('no'))
+            fetch, 'to_path', side_effect=command.CommandError('no'))
         directory = os.getcwd()
         self.addCleanup(os.chdir, directory)
         # Becoming the service's user leads elsewhere.
@@ -113,29 +101,29 @@ class TestCommandLine(CommandTestCase):
         self.log_in.assert_not_called()
 
 
-class TestEnds(CommandTestCase):
+class TestEnds(MainTestCase):
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
-        self.replace(fetch, 'to_cache', side_effect=failure)
+        self.replace(fetch, 'run', side_effect=failure)
         return self.run_command(uuids.image, *argv)
 
     def test_error(self) -> None:
         self.assertEqual(
             (4, '', 'nova-image-fetch: There is none.\n'),
-            self.ends(errors.CommandError(
-                'There is none.', errors.Status.IMAGE)))
+            self.ends(command.CommandError(
+                'There is none.', command.Status.IMAGE)))
 
     def test_error_in_json(self) -> None:
-        status, out, err = self.ends(errors.CommandError(
-            'There is none.', errors.Status.IMAGE), '--json')
+        status, out, err = self.ends(command.CommandError(
+            'There is none.', command.Status.IMAGE), '--json')
         self.assertEqual((4, ''), (status, err))
         self.assertEqual(
             {'result': 'failed', 'error': 'There is none.', 'status': 4},
             jsonutils.loads(out))
 
     def test_error_of_this_host(self) -> None:
-        self.become_service.side_effect = errors.CommandError(
-            'Who?', errors.Status.HOST)
+        self.become_service.side_effect = command.CommandError(
+            'Who?', command.Status.HOST)
         self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
                          self.run_command('--check'))
 
@@ -151,14 +139,14 @@ class TestEnds(CommandTestCase):
 
         self.assertEqual((143, '', ''), self.ends(terminate))
 
-    def test_unforeseen(self) -> None:
+    def test_unexpected_error(self) -> None:
         self.assertEqual(
             (1, '', 'nova-image-fetch: ZeroDivisionError: one more (see '
                     '--debug)\n'),
             self.ends(ZeroDivisionError('one\nmore')))
 
-    def test_unforeseen_while_looking_for_it(self) -> None:
-        self.replace(fetch, 'to_cache', side_effect=ZeroDivisionError)
+    def test_unexpected_error_with_debug(self) -> None:
+        self.replace(fetch, 'run', side_effect=ZeroDivisionError)
         self.assertRaises(
             ZeroDivisionError, main.main, [uuids.image, '--debug'])
 
@@ -181,42 +169,33 @@ class TestEnds(CommandTestCase):
             self.assertEqual((141, b''), (done.returncode, done.stderr))
 
 
-class TestWhatIsDone(CommandTestCase):
+class TestActions(MainTestCase):
+    def check(self, verdict: checks.Verdict) -> tuple[int, str, str]:
+        with mock.patch.object(checks.Checks, 'run', return_value=[
+                checks.Finding('Name', verdict, 'detail', 'remedy')]):
+            return self.run_command('--check', uuids.image)
+
     def test_check(self) -> None:
-        found = [findings.ok('fine')]
-        with mock.patch('nova.image.command.checks.run',
-                        return_value=found) as checks:
-            status, out, err = self.run_command('--check', uuids.image)
-        checks.assert_called_once_with(uuids.image)
-        self.assertEqual((0, ''), (status, err))
-        self.assertIn('fine', out)
+        for verdict, expected in ((checks.Verdict.OK, 0),
+                                  (checks.Verdict.WARNING, 0),
+                                  (checks.Verdict.FAILED, 1)):
+            status, out, err = self.check(verdict)
+            self.assertEqual((expected, ''), (status, err))
+            self.assertIn('detail', out)
 
-    def test_check_has_failed(self) -> None:
-        found = [findings.Finding(
-            'Name', findings.Verdict.FAILED, 'broken', 'Mend it.')]
-        with mock.patch('nova.image.command.checks.run', return_value=found):
-            status, out, err = self.run_command('--check')
-        self.assertEqual((1, ''), (status, err))
-        self.assertIn('Mend it.', out)
+    def test_download(self) -> None:
+        def to_cache(*_args: object) -> str:
+            return '/there'
 
-    def test_outcome(self) -> None:
-        for argv, name in ((('--to', '/nonexistent'), 'to_path'),
-                           (('--cache',), 'to_cache'), ((), 'to_cache')):
-            with mock.patch.object(
-                    fetch, name, return_value=fetch.Outcome(
-                        uuids.image, '/there', 'cache')) as called:
-                status, out, err = self.run_command(
-                    uuids.image, '--json', *argv)
-            called.assert_called_once()
+        def to_path(_context: object, _id: str, path: str,
+                    _progress: object) -> None:
+            self.assertEqual('/nonexistent', path)
+
+        self.replace(fetch, 'check_path')
+        self.replace(fetch, 'to_cache', side_effect=to_cache)
+        self.replace(fetch, 'to_path', side_effect=to_path)
+        for argv, path in ((('--to', '/nonexistent'), '/nonexistent'),
+                           (('--cache',), '/there'), ((), '/there')):
+            status, out, err = self.run_command(uuids.image, '--json', *argv)
             self.assertEqual((0, ''), (status, err))
-            self.assertEqual('/there', jsonutils.loads(out)['path'])
-
-    def test_source(self) -> None:
-        self.replace(fetch, 'to_cache', side_effect=errors.CommandError(''))
-        for source, schemes in (('auto', ['mem']), ('rbd', ['rbd']),
-                                ('http', [])):
-            self.flags(allowed_direct_url_schemes=['mem'],
-                       enable_rbd_download=False, group='glance')
-            self.run_command(uuids.image, '--source', source)
-            self.assertEqual(
-                schemes, fetch.CONF.glance.allowed_direct_url_schemes)
+            self.assertEqual(path, jsonutils.loads(out)['path'])

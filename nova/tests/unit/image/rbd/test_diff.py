@@ -104,7 +104,7 @@ class TestDecoder(test.NoDBTestCase):
             for content in contents:
                 error = self.assertRaises(
                     transfer.SourceError, decode, content)
-                self.assertIn(reason, str(error), content)
+                self.assertIn(reason, str(error), repr(content))
 
     def test_error_of_the_stream(self) -> None:
         # A failed export looks complete until the stream raises this.
