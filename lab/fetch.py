@@ -294,18 +294,35 @@ def _attempt(context: nova_context.RequestContext, recorder: _Recorder,
     return dataclasses.asdict(report(path, meter, recorder.lines, digest))
 
 
+def reload_options() -> bool:
+    """Read nova.conf again, and stop the privsep daemon if necessary.
+
+    The daemon reads these options when it starts, with the next call. Its
+    start takes a second, so it stops only if one of them has changed.
+
+    :returns: whether nova.conf can be read
+    """
+    before = _daemon_options()
+    if not CONF.reload_config_files():
+        return False
+    if _daemon_options() != before:
+        nova.privsep.sys_admin_pctxt.stop()
+    return True
+
+
+def _daemon_options() -> list[object]:
+    return [
+        nova.conf.glance.ceph_confs(CONF), nova.conf.glance.ceph_user(CONF),
+        CONF.glance.rbd_pool, CONF.glance.rbd_connect_timeout,
+        CONF.glance.rbd_stall_timeout]
+
+
 def _serve(context: nova_context.RequestContext,
            recorder: _Recorder) -> None:
-    before = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
     for line in sys.stdin:
         recorder.lines.clear()
-        if not CONF.reload_config_files():
+        if not reload_options():
             raise SystemExit('nova.conf cannot be read')
-        now = [pathlib.Path(path).read_bytes() for path in CONF.config_file]
-        if now != before:
-            # The daemon reads it when it starts, with the next call.
-            nova.privsep.sys_admin_pctxt.stop()
-            before = now
         # Logins are kept for as long as the service runs.
         service_auth.reset_globals()
         request = jsonutils.loads(line)

@@ -107,7 +107,7 @@ class Service(process.LabFixture):
         self._reader.start()
         self.addCleanup(self._stop)
         try:
-            self.ask('reload', restart=False).answer(_START)
+            self.ask('reload').answer(_START)
         except errors.LabError as exc:
             raise errors.LabError(
                 f'{exc}. End of {self.log}:\n'

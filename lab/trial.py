@@ -107,16 +107,10 @@ class Service:
         return dataclasses.asdict(
             compat.in_native_thread(lab_fetch.report)(path, meter, [], digest))
 
-    def reload(self, restart: bool) -> Answer:
-        """Read nova.conf again, as after a restart of the service.
-
-        :param restart: end the privsep daemon; the next privileged call
-            starts another one, which reads nova.conf, too
-        """
-        if restart:
-            nova.privsep.sys_admin_pctxt.stop()
+    def reload(self) -> Answer:
+        """Read nova.conf again, as after a restart of the service."""
         cluster._known_fsids.clear()
-        return {'reloaded': CONF.reload_config_files()}
+        return {'reloaded': lab_fetch.reload_options()}
 
     def call(
         self, address: str | None = None, limit: int | None = None,

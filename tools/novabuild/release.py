@@ -86,8 +86,8 @@ def _download(
         raise errors.BuildError(
             f'pip could not download nova=={pin.version}: {exc} '
             f'{exc.stdout!s} Check the package index in the configuration of '
-            f'pip, or set {LOCAL_WHEEL_VARIABLE} or {LOCAL_SDIST_VARIABLE} to the path of '
-            'the released archive.') from exc
+            f'pip, or set {LOCAL_WHEEL_VARIABLE} or {LOCAL_SDIST_VARIABLE} to '
+            'the path of the released archive.') from exc
     [path] = folder.glob('nova-*')
     return path
 

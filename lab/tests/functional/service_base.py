@@ -47,7 +47,6 @@ class Site:
 
     def __init__(self, cloud: lab_cloud.Cloud, *, eventlet: bool) -> None:
         self._eventlet = eventlet
-        self._glance: dict[str, Any] = {}
         self.host = compute.ComputeHost(
             cloud, name='eventlet' if eventlet else 'native')
         self.host.setUp()
@@ -55,15 +54,10 @@ class Site:
         self.configure({})
         self.start_service()
 
-    def configure(self, glance: dict[str, Any]) -> bool:
-        """Write nova.conf with these options in [glance].
-
-        :returns: whether that changes them
-        """
-        changed, self._glance = self._glance != glance, glance
+    def configure(self, glance: dict[str, Any]) -> None:
+        """Write nova.conf with these options in [glance]."""
         self.host.configure(
             {'nova_sys_admin': _DAEMON, 'glance': USUAL | glance})
-        return changed
 
     def start_service(self) -> None:
         """Start a service, after the one there was has ended."""
@@ -161,8 +155,8 @@ class ServiceTestCase(base.LabTestCase):
         self.addCleanup(self._reload, {})
 
     def _reload(self, glance: dict[str, config.Value | None]) -> None:
-        changed = self.site.configure(glance)
-        self.service.ask('reload', restart=changed).answer()
+        self.site.configure(glance)
+        self.service.ask('reload').answer()
 
     def write_ceph_conf(self, **options: config.Value | None) -> pathlib.Path:
         """Have a ceph.conf with other options used, until the test ends."""

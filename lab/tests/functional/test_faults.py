@@ -44,7 +44,7 @@ class TestRefused(service_base.ServiceTestCase):
         self.addCleanup(self.forget)
 
     def forget(self) -> None:
-        self.service.ask('reload', restart=False).answer()
+        self.service.ask('reload').answer()
 
     def fetch_by_http(self, reason: str) -> None:
         image_id = self.upload(self.image, 'iso')

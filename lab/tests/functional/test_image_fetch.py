@@ -355,7 +355,7 @@ class TestImageFetch(base.LabTestCase):
             _status, out, _err = self.end(command, 0)
         lines = {line[6:26].strip(): line for line in out.splitlines()}
         self.assertRegex(
-            lines['Location'], f'^ok .* rbd://.*/{image_id}/snap, told to '
+            lines['Location'], f'^ok .* rbd://.*/{image_id}/snap, returned to '
             'Nova by GET /v2/images/ID/locations, hidden from users$')
         self.assertRegex(lines['Read from Ceph'], '^ok ')
         self.assertRegex(lines['Key manager'], '^WARN .*Forbidden')

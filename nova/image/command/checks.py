@@ -21,6 +21,7 @@ from castellan.common import exception as castellan_exc
 from castellan import key_manager
 from keystoneauth1 import exceptions as ks_exc
 from oslo_config import cfg
+from oslo_privsep import daemon
 from oslo_utils import units
 from oslo_utils import uuidutils
 
@@ -205,7 +206,7 @@ class Checks:
                 output.append(line)
             return True
 
-        log = logging.getLogger('oslo_privsep.daemon')
+        log = daemon.LOG.logger
         log.addFilter(collect)
         try:
             nova.privsep.sys_admin_pctxt.start()

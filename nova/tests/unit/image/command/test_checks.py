@@ -4,7 +4,6 @@
 
 import contextlib
 import functools
-import logging
 import os
 import threading
 import typing as ty
@@ -12,6 +11,7 @@ from unittest import mock
 
 from castellan.common import exception as castellan_exc
 from castellan import key_manager
+from oslo_privsep import daemon
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context as nova_context
@@ -165,7 +165,7 @@ class TestHost(CheckTestCase):
                           'sudo nova-rootwrap .*privsep-helper')
         self.assertTrue(self.checks.privileged)
         del self.checks.privileged
-        log = logging.getLogger('oslo_privsep.daemon')
+        log = daemon.LOG.logger
         written = threading.Event()
 
         def log_output() -> None:
