@@ -53,18 +53,18 @@ STEPS = (
          f'{_UNIT}image/test_http_source.py', f'{_UNIT}image/test_killed.py',
          f'{_UNIT}image/test_transfer.py')),
     Step(
-        'image: verify what a transfer reads',
-        'The bytes of every source must match the signature of the image, or '
-        'otherwise the hash that Glance recorded. Each attempt gets an unused '
-        'verifier.',
-        ('nova/image/verify.py', f'{_UNIT}image/test_verify.py')),
-    Step(
         'conf: options of direct downloads',
         'allowed_direct_url_schemes is no longer deprecated. '
         'enable_rbd_download is, because it means the same. rbd_ceph_conf and '
         'rbd_pool are lists now. Until the image service reads them as such, '
         'the former rbd download fails and Nova falls back to HTTP.',
         ('nova/conf/glance.py', f'{_UNIT}conf/test_glance.py')),
+    Step(
+        'image: verify what a transfer reads',
+        'The bytes of every source must match the signature of the image, or '
+        'otherwise the hash that Glance recorded. Each attempt gets an unused '
+        'verifier.',
+        ('nova/image/verify.py', f'{_UNIT}image/test_verify.py')),
     Step(
         'privsep: run rbd with the rights that the files of the host imply',
         'The entry point accepts names only, checks who listens for the '
