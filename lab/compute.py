@@ -155,7 +155,7 @@ class ComputeHost(process.LabFixture):
         config.write(conf, config.render(ceph.client_options(keyring)))
 
     def configure(self, options: config.Options | None = None) -> None:
-        """Write nova.conf anew, with other options over the usual ones."""
+        """Write nova.conf with these options over the usual ones."""
         text = config.render(config.merge(
             self._usual_options(), self.cloud.nova_options(), options or {}))
         # It may hold passwords of the service.

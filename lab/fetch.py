@@ -12,7 +12,7 @@ OS_PROJECT_NAME, and OS_TOKEN or OS_USERNAME with OS_PASSWORD.
 
 if __name__ == '__main__':
     import os
-    # On threads unless told otherwise, whatever this release does by itself.
+    # Native threading by default, in every release.
     os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true')
     from nova import monkey_patch
     monkey_patch.patch()
@@ -269,7 +269,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                              'standard input is a JSON object with image_id, '
                              'path (or null), trusted_certs and digest (of '
                              'the file, to be reported), and a line of JSON '
-                             'answers it; NOVA_CONF is read anew each time')
+                             'answers it; it reads NOVA_CONF again each time')
     args = parser.parse_args(argv)
     if bool(args.image_id) == args.serve:
         parser.error('either IMAGE_ID or --serve is needed')

@@ -190,7 +190,7 @@ class Glance(process.LabFixture):
         return count_downloads(self.access_log, image_id)
 
     def questions(self, image_id: str) -> int:
-        """How often somebody has asked where an image is so far."""
+        """Return the number of requests for the locations of an image."""
         return self.access_log.read_text(encoding='utf-8').count(
             f'"GET /v2/images/{image_id}/locations ')
 

@@ -74,7 +74,7 @@ class Home:
         return self.path / 'log'
 
     def make(self) -> None:
-        """:raises LabError: when somebody else could write there"""
+        """:raises LabError: another user can write there"""
         try:
             self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         except OSError as exc:
@@ -144,7 +144,7 @@ class Home:
 
 
 def _say(**message: ty.Any) -> None:
-    # When nobody listens any more, there is nobody to tell.
+    # The reader may have closed the pipe.
     with contextlib.suppress(BrokenPipeError):
         os.write(1, jsonutils.dumps(message).encode() + b'\n')
 
@@ -356,9 +356,9 @@ def _follow(keeper: 'subprocess.Popen[str]', place: Home) -> str:
 
 
 def _end(keeper: 'subprocess.Popen[str]') -> None:
-    """Stop a keeper that is not yet up, whatever it takes."""
+    """Stop a keeper that is still starting."""
     if keeper.stdout:
-        # It must not wait for somebody to read what it still says.
+        # It must not block on its output.
         keeper.stdout.close()
     keeper.terminate()
     try:

@@ -23,7 +23,7 @@ REGION = 'RegionOne'
 
 @dataclasses.dataclass(frozen=True)
 class User:
-    """Somebody who can log in; all are in the default domain."""
+    """A user in the default domain."""
 
     name: str
     password: str
@@ -129,7 +129,7 @@ class Keystone(process.LabFixture):
 
     def session(self, user: str = 'admin',
                 project: str | None = None) -> ks_session.Session:
-        """A keystoneauth session that uses no proxy, whatever is set."""
+        """A keystoneauth session that ignores proxy settings."""
         http = requests.Session()
         http.trust_env = False
         return ks_session.Session(auth=self.auth(user, project), session=http)

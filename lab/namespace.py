@@ -117,7 +117,7 @@ class Running(process.Command):
             return []
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the command itself, and to nobody else."""
+        """Send a signal to the command only."""
         os.kill(self.pid, number)
 
     def _kill(self) -> None:

@@ -118,7 +118,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A loopback TCP port nobody listens on now.
+    """A loopback TCP port without a listener.
 
     :raises LabError: when a thousand tries found none
     """
@@ -135,7 +135,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a loopback port."""
+    """Return whether a loopback port accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(5)
         return probe.connect_ex(('127.0.0.1', port)) == 0

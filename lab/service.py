@@ -140,7 +140,7 @@ class Service(process.LabFixture):
         return psutil.Process(self._child.pid).children()[0].pid
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to the service, and to nobody else."""
+        """Send a signal to the service only."""
         os.kill(self.pid, number)
 
     def ask(self, action: str, **arguments: ty.Any) -> Request:

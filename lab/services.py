@@ -95,7 +95,7 @@ class ServiceVenv(Venv):
         process.run([self.program('python'), '-I', '-c', f'import {modules}'])
 
     def build(self) -> None:
-        """Make it anew, whatever is there.
+        """Create it again, in place of an existing one.
 
         :raises LabError: when a package can't be installed
         """

@@ -11,7 +11,7 @@ class Steps:
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
-        #: Seconds that the last step took, whatever became of it.
+        #: Duration of the last step in seconds, even if it failed.
         self.seconds = 0.0
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ of the functions below; each line of standard output answers one.
 
 if __name__ == '__main__':
     import os
-    # On threads unless told otherwise, whatever this release does by itself.
+    # Native threading by default, in every release.
     os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true')
     from nova import monkey_patch
     monkey_patch.patch()

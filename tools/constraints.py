@@ -13,7 +13,7 @@ TARGET = pathlib.Path(__file__).resolve().parents[1] / 'constraints.txt'
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # The exact versions that the tests of this tree run with.
-# "tox -e constraints" writes this file anew.
+# "tox -e constraints" writes this file.
 """
 
 

@@ -47,7 +47,7 @@ stop_checks() {
 }
 
 say 'Preparing this machine'
-# In a subshell, so that the last line is the count whatever happens.
+# In a subshell, so that the last line is always the count.
 if ! (ensure_tools); then
     printf '0 passed, 1 failed, 0 skipped\n'
     exit 1

@@ -63,7 +63,7 @@ def make_places(directory: pathlib.Path, service: namespace.Account
 
 
 def _make_useless(device: pathlib.Path) -> pathlib.Path:
-    """A file that nobody takes for a device, nor has the right to open.
+    """A file in place of a device that no process may open.
 
     QEMU runs without KVM here. When libvirt finds that it could have it, but
     its own idea of that differs from QEMU's, it asks QEMU all over again for

@@ -35,7 +35,7 @@ def make_schema(directory: pathlib.Path, venv: services.Venv,
 
 
 class Neutron(process.LabFixture):
-    """A network service that has no networks, and nobody to make one.
+    """A network service without networks.
 
     :ivar service: the server
     """

@@ -43,7 +43,7 @@ def service_options(keystone: lab_keystone.Keystone,
             'my_ip': '127.0.0.1',
             'transport_url': transport_url,
             # By default a service waits for minutes for what it has to do.
-            # Here nobody stops it but when that is done.
+            # Only that stops it here.
             'graceful_shutdown_timeout': 3,
             'manager_shutdown_timeout': 1,
         },

@@ -271,7 +271,7 @@ class Scenario:
 
     @contextlib.contextmanager
     def _no_ceph(self) -> Iterator[None]:
-        """Let the compute host look for Ceph where nobody answers."""
+        """Configure the address of a Ceph that does not answer."""
         host = self._region.host
         right = host.ceph_conf.read_text()
         wrong = config.merge(

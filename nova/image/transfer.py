@@ -5,7 +5,7 @@
 Every download to a file, from Ceph or over HTTP, goes through
 :func:`transfer`: it reads the image once, verifies and writes it at the same
 time, and gives the file its name at the end. A few buffers hold the data,
-whatever the size of the image. Runs of zeros become holes in the file.
+independent of the size of the image. Runs of zeros become holes in the file.
 """
 
 from collections.abc import Callable

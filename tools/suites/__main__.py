@@ -109,7 +109,7 @@ def _run_on_others(name: str, options: Sequence[str]) -> Done:
                     str(folder), os.environ.get('PYTHONPATH')))),
             })
         status = status or done.status
-        # A run without results has failed, whatever the others did.
+        # A run without results has failed, even if the others passed.
         counts.append(done.counts or counting.Counts(0, 1, 0))
     return Done(status, counting.Counts(*map(sum, zip(*counts))))
 

@@ -198,7 +198,7 @@ class ServiceTestCase(base.LabTestCase):
         self, image_id: str, fetched: compute.Fetched,
         path: pathlib.Path | None = None,
     ) -> None:
-        """It came from Ceph, and nobody complains."""
+        """Assert that it was downloaded from Ceph, without a warning."""
         self.assert_same(path or self.image, fetched)
         self.assert_fetched_by('rbd', image_id, fetched)
         self.assertEqual([], self.warnings(fetched.log))

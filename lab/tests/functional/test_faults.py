@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whatever is wrong with Ceph, the host or the disk: no wrong image, no hang.
+"""Faults of Ceph, the host and the disk cause no wrong image and no hang.
 
 Each fault ends in the right image by the next source and one warning, or in
 one error that says what is wrong; nothing is left.
@@ -534,7 +534,7 @@ class TestKilled(service_base.ServiceTestCase):
         self.assert_by_rbd(image_id, self.fetch(image_id))
         [again] = self.daemons()
         self.assertNotEqual(daemon, again)
-        # What it was started with anew is no leak.
+        # The resources of a restarted daemon are no leak.
         self.before = self.resources()
 
     def test_service_in_the_middle(self):

@@ -209,7 +209,7 @@ class TestLocations(worker_base.WorkerTestCase):
                 '.*HTTP 404')
 
         other = self.make_image(visibility='private')
-        # Glance reads it anew when it has changed.
+        # Glance reads it again after a change.
         self.addCleanup(config.write, self.policy, '')
         config.write(self.policy, POLICY + '\n')
         self.assert_from(self.near_conf, other)

@@ -317,7 +317,7 @@ class TestTrustedCertificates(SignedTestCase):
         leaf = self.root.issue('Leaf', begins=begins, ends=ends)
 
         self.check('outside its valid date range', leaf, self.root)
-        # Nobody looks at dates where certificates are not validated.
+        # Without validation of certificates, dates are not checked.
         self.accepted()
 
     @ddt.named_data(['expired', -9 * DAY, -DAY], ['not yet', DAY, 9 * DAY])

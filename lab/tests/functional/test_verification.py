@@ -61,7 +61,7 @@ class TestRecordedHash(matrix.MatrixTestCase):
     @ddt.named_data(
         ['checksum alone', None, None, 0],
         ['algorithm without a value', 'sha512', None, 0],
-        ['algorithm that nobody knows', 'sha513', '00', 1],
+        ['unknown algorithm', 'sha513', '00', 1],
         ['algorithm without a size', 'shake_256', '00', 1])
     def test_next_best(self, algorithm, value, warnings):
         self.record(algorithm, value, 'right')

@@ -614,7 +614,7 @@ class TestProximity(DownloadTestCase):
         self.assert_fetched(by_http=False)
         self.assertEqual(
             ['mem://near', 'mem://beside', 'mem://far'], handler.urls)
-        # Nobody need know of the place that is of no use here.
+        # No warning about the location that this host cannot use.
         self.assertEqual(2, len(self.warnings(logs)))
 
     def test_all_are_of_no_use(self) -> None:

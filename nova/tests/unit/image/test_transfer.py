@@ -214,7 +214,7 @@ class TestProgress(fakes.TransferTestCase):
 
 
 class TestFailures(fakes.TransferTestCase):
-    """Nothing at the path, no thread, no descriptor, whatever went wrong."""
+    """A failure leaves no file, no thread and no descriptor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -251,7 +251,7 @@ class TestFailures(fakes.TransferTestCase):
             transfer.SourceError, 'more than the 10 bytes', transfer.transfer,
             MemorySource([(1 << 62, b'x')]), self.path, size=10,
             progress=progress)
-        # Nobody had to hash all the zeros in between.
+        # The zeros in between were not hashed.
         progress.assert_not_called()
 
     def test_extents_out_of_order(self) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whatever a location says, rbd gets four plain names or is not run."""
+"""For any location, rbd gets four plain names or does not run."""
 
 from collections.abc import Iterator
 import itertools
@@ -138,7 +138,7 @@ class TestAnyLocation(HostileTestCase):
         except transfer.SourceError as error:
             self.assertTrue(str(error).isprintable())
             allowed = False
-        # Whatever the pool: the image in it must have the very same name.
+        # In any pool, the image must have exactly this name.
         self.assertEqual(location.image == IMAGE_ID, allowed)
 
     @SETTINGS
