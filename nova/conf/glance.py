@@ -53,11 +53,6 @@ Number of retries when a request does not reach the image server.
 
 Nova waits one second between two attempts. If ``api_servers`` lists several
 servers, each attempt uses a different one.
-
-Possible values:
-
-* 0: do not retry.
-* A positive integer: the maximum number of retries.
 """),
     cfg.BoolOpt(
         'debug',
@@ -173,9 +168,6 @@ Glance decides who may download an image, for direct downloads as well: before
 each direct download, Nova asks Glance, with the token of the user, whether it
 would send the data. This requires Glance 23.0.0 (Xena) or newer.
 
-Nova accesses the store with the rights of the compute host. Grant the host
-only the rights that it needs.
-
 Possible values:
 
 * An empty list: always use the Image API.
@@ -183,8 +175,7 @@ Possible values:
   needs the ``rbd`` program, a ``ceph.conf``, and a keyring with read access to
   the pool of the images.
 
-``rbd`` is the only supported scheme. A service that is configured with any
-other scheme does not start.
+A service that is configured with any other scheme does not start.
 
 Related options:
 
@@ -250,12 +241,10 @@ option.
         help="""
 Download images that Glance stores in Ceph RBD directly from Ceph.
 
-Enabling this option has the same effect as adding ``rbd`` to
-:oslo.config:option:`glance.allowed_direct_url_schemes`.
-
 Related options:
 
-* :oslo.config:option:`glance.allowed_direct_url_schemes`
+* :oslo.config:option:`glance.allowed_direct_url_schemes`: this option adds
+  ``rbd`` to it.
 """),
     cfg.StrOpt(
         'rbd_user',
@@ -284,8 +273,7 @@ Possible values:
 
 Related options:
 
-* This option has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
 * :oslo.config:option:`glance.rbd_ceph_conf`
 """),
     cfg.ListOpt(
@@ -318,8 +306,7 @@ Possible values:
 
 Related options:
 
-* This option has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
 * :oslo.config:option:`glance.rbd_user`
 """),
     cfg.ListOpt(
@@ -341,8 +328,7 @@ Possible values:
 
 Related options:
 
-* This option has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
 """),
     cfg.IntOpt(
         'rbd_connect_timeout',
@@ -357,8 +343,7 @@ least one minute before it asks again.
 
 Related options:
 
-* This option has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
 * :oslo.config:option:`glance.rbd_stall_timeout`
 """),
     cfg.IntOpt(
@@ -379,8 +364,7 @@ applies to each of these requests.
 
 Related options:
 
-* This option has an effect only if
-  :oslo.config:option:`glance.allowed_direct_url_schemes` contains ``rbd``.
+* :oslo.config:option:`glance.allowed_direct_url_schemes`
 * :oslo.config:option:`glance.rbd_connect_timeout`
 """),
 ]

@@ -223,33 +223,27 @@ class GlanceImageServiceV2:
         """Download an image's data.
 
         Nova writes the file at dst_path from the first source with the right
-        bytes: the locations with an active handler, in Glance's order, then
-        the Image API. The bytes of every source must match the signature, if
-        verification is configured, otherwise the hash that Glance recorded.
-        Nova uses a location only if Glance lets this user download the image.
+        bytes: the locations with an active handler, if Glance lets this user
+        download the image, then the Image API. The bytes must match the
+        signature, if verification is configured, or the recorded hash.
 
         :param data: an open file to write to; dst_path is then ignored
         :param dst_path: path of a file to write, or of an existing FIFO or
             device to write to
         :param trusted_certs: IDs of certificates, one of which must have
-            issued the certificate of the signature; by default those of
-            ``[glance] default_trusted_certificate_ids``, if validation is
-            enabled
-        :param replace: if False, dst_path must not exist, and a file that
-            another process creates there during the download stays unchanged
+            issued the certificate of the signature
+        :param replace: if False, a file at dst_path is an error and stays
+            unchanged, even if it is created during the download
         :param progress: receives the progress of a download to a file
         :returns: None, or with neither data nor dst_path an iterator over the
-            image's chunks; if a signature has to be verified, the iterator
-            yields the last chunk only after the verification, and raises the
-            errors listed here
-        :raises cryptography.exceptions.InvalidSignature: the signature does
-            not match the bytes
+            image's chunks; it yields the last chunk only after a signature is
+            verified, and raises the errors listed here
+        :raises cryptography.exceptions.InvalidSignature: wrong signature
         :raises cursive.exception.SignatureVerificationError: the signature
             cannot be verified
         :raises nova.exception.CertificateValidationFailed: the certificate is
             not trusted
-        :raises nova.exception.ImageNotAuthorized: Glance does not let this
-            user download it
+        :raises nova.exception.ImageNotAuthorized: Glance refuses the data
         :raises nova.exception.CouldNotFetchImage: no source delivered the
             complete image with the recorded hash
         :raises nova.exception.ImageUnacceptable: it has no data, its hash
