@@ -215,8 +215,8 @@ class Checks:
             for thread in threading.enumerate():
                 if thread.name == 'fd_logger':
                     thread.join(_HELPER_TIMEOUT)
-            raise CheckFailed('The privsep daemon does not start: '
-                              f'{describe(exc)}: {" | ".join(output[-3:])}')
+            raise CheckFailed('The privsep daemon does not start: ' +
+                              ': '.join([describe(exc), *output[-3:]]))
         finally:
             log.removeFilter(collect)
         self.privileged = True
@@ -225,7 +225,9 @@ class Checks:
     def programs(self) -> str:
         try:
             return program.run(0, 'rbd --version').decode().strip()
-        except program.CallError as exc:
+        except program.RunError:
+            raise
+        except transfer.SourceError as exc:
             raise _skipped(describe(exc))
 
     def ceph_conf(self) -> str:

@@ -70,8 +70,9 @@ class Reporter(download.Progress):
             return
         self._next = now + self._interval
         rate = done / (now - self._start)
-        left = '' if size is None else _(', %d s left') % (
-            (size - done) / rate)
+        left = ''
+        if size and rate:
+            left = _(', %d s left') % ((size - done) / rate)
         self._print(_('%(source)s: %(done)d of %(size)s MiB, %(rate).1f '
                       'MiB/s') % {
             'source': self._source, 'done': done / units.Mi,

@@ -62,6 +62,19 @@ class TestConfigure(base.CommandTestCase):
         [handler] = logging.getLogger().handlers
         self.assertIsInstance(handler, logging.NullHandler)
 
+    def test_debug(self) -> None:
+        """Nova's log goes to standard error, and only there."""
+        self.flags(log_file='/x', log_dir='/x', use_syslog=True)
+        self.replace(host, 'config_files', return_value=['/x'])
+        set_up = self.replace(host.logging, 'setup')
+        with mock.patch.object(config, 'parse_args'):
+            host.configure([], [], True)
+        set_up.assert_called_once_with(host.CONF, 'nova')
+        self.assertEqual([None] * 5 + [True] * 2, [
+            host.CONF[name] for name in (
+                'log_file', 'log_dir', 'log_config_append', 'use_syslog',
+                'use_journal', 'use_stderr', 'debug')])
+
     def test_bad(self) -> None:
         for files, words in (
             (['/no/such.conf'], 'Failed to find some config files: /no/such'),

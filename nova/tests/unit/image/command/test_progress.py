@@ -29,6 +29,7 @@ class TestReporter(base.CommandTestCase):
             reporter.on_progress(5 * MIB, 10 * MIB)
             reporter.on_source_failed('rbd', 'no\n cable')
             reporter.on_source_started('http', None)
+            reporter.on_progress(0, 10 * MIB)
             reporter.on_progress(6 * MIB, None)
             reporter.on_complete('http', REPORT, 'sha512')
         self.assertEqual('', out.getvalue())
@@ -36,12 +37,13 @@ class TestReporter(base.CommandTestCase):
 
     def test_lines(self) -> None:
         reporter, shown = self.report()
-        first, half, failed, second, more = shown.splitlines()
+        first, half, failed, second, zero, more = shown.splitlines()
         self.assertEqual(
             ('Downloading via rbd', 'Download via rbd failed: no cable',
              'Downloading via http'), (first, failed, second))
         self.assertRegex(
             half, r'^rbd: 5 of 10 MiB, [\d.]+ MiB/s, \d+ s left$')
+        self.assertEqual('http: 0 of 10 MiB, 0.0 MiB/s', zero)
         self.assertRegex(more, r'^http: 6 of \? MiB, [\d.]+ MiB/s$')
 
     def test_interval(self) -> None:
@@ -65,6 +67,10 @@ class TestReporter(base.CommandTestCase):
         for part in (lines[0] + last).split('\r\x1b[K'):
             if 'failed' not in part:
                 self.assertLess(len(part), 20)
+
+    def test_terminal_without_control_sequences(self) -> None:
+        self.replace(os, 'environ', new=os.environ | {'TERM': 'dumb'})
+        self.assertNotIn('\x1b', self.report(kind=base.Terminal)[1])
 
     def test_silent(self) -> None:
         for kind in (io.StringIO, base.Terminal):
