@@ -74,19 +74,21 @@ class PatchTestCase(base.TestCase):
         base.run('git', 'apply', self.written, cwd=self.source, environment={
             'GIT_CEILING_DIRECTORIES': str(self.top)})
         self.assertEqual([], differing(patched, self._files()))
-        self._check_built()
         base.run('git', 'apply', '--reverse', self.written, cwd=self.source,
                  environment={'GIT_CEILING_DIRECTORIES': str(self.top)})
         self._check_series(patched)
+        self._check_built()
 
     def _check_series(self, patched: archive.Entries) -> None:
         base.run(base.ROOT / 'tools/make-patch.sh', '--series',
                  self.top / 'series', environment={
                      'NOVA_RELEASE_SDIST': str(release.sdist(
                          self.project.release))})
-        git = ('git', '-c', 'user.name=a', '-c', 'user.email=a@example.com')
-        base.run('git', 'init', '--quiet', cwd=self.source)
-        base.run('git', 'add', '--all', '--force', cwd=self.source)
+        # The files in the archive may belong to another user.
+        git = ('git', '-c', 'safe.directory=*', '-c', 'user.name=a', '-c',
+               'user.email=a@example.com')
+        base.run(*git, 'init', '--quiet', cwd=self.source)
+        base.run(*git, 'add', '--all', '--force', cwd=self.source)
         base.run(*git, 'commit', '--quiet', '-m', 'x', cwd=self.source)
         series = sorted((self.top / 'series').iterdir())
         self.assertGreater(len(series), 5)
