@@ -244,8 +244,8 @@ class TestFaultyWays(matrix.MatrixTestCase):
         ['raw flip signed', 'raw', 'flip', True, UNSIGNED],
         ['raw flip', 'raw', 'flip', False, 'its sha512 hash is'],
         ['raw cut', 'raw', 'cut', False, 'ended early'],
-        ['raw cut last', 'raw', 'cut-last', False, 'ends early'],
-        ['raw add signed', 'raw', 'add', True, 'after its end'])
+        ['raw cut last', 'raw', 'cut-last', False, 'unexpected end'],
+        ['raw add signed', 'raw', 'add', True, 'after the end'])
     def test_fault(self, disk_format, fault, signed, why):
         """By one way, then by both."""
         image_id = self.images[disk_format]
