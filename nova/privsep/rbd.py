@@ -2,7 +2,7 @@
 
 """The privileged side of a direct download: it runs Ceph's programs.
 
-The caller gives names only. Paths, the Ceph client and time limits come from
+The caller passes only names. Paths, the Ceph client and time limits come from
 the nova.conf that the privsep daemon was started with.
 """
 
@@ -28,7 +28,7 @@ import nova.privsep.rbd_errors
 rbd_errors = nova.privsep.rbd_errors
 CONF = nova.conf.CONF
 
-#: All that may be run, with the options of those that are about an image.
+#: Each permitted command, with its options if it takes an image.
 _COMMANDS = {
     'rbd export': ['--path=-', '--no-progress'],
     'rbd export-diff': ['--path=-', '--no-progress'],
@@ -42,17 +42,18 @@ _COMMANDS = {
 _OPTIONS = ('--admin-socket= --log-file= --log-to-file=false --plugin-dir=/ '
             '--log-to-syslog=false --rbd-plugins= --crush-location-hook=')
 _ENVIRONMENT = {'PATH': '/usr/local/bin:/usr/bin:/bin', 'LC_ALL': 'C.UTF-8'}
-_LONGEST_RUN = 24 * 60 * 60  # seconds, then a program is ended
-#: How many stall timeouts an OSD gets. Dozens of reads wait for each other,
-#: and in a slow stream none must time out: the caller says what a stall is.
+_LONGEST_RUN = 24 * 60 * 60  # Time limit of a program, in seconds.
+#: Time limit of a read from an OSD, in stall timeouts. Dozens of reads wait
+#: for each other, and none must time out in a slow stream. The caller detects
+#: stalls.
 _OSD_PATIENCE = 64
-_UNUSED_ID = 65533  # Neither systemd nor Debian gives it to a user.
-#: Filesystems whose files have the owner that the kernel stored.
+_UNUSED_ID = 65533  # Neither systemd nor Debian assigns it to a user.
+#: Filesystems on which the owner of a file is the one that the kernel stored.
 _FILESYSTEMS = set(b'bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs '
                    b'rootfs squashfs tmpfs xfs zfs'.split())
-#: Steps on the way to a file that not only root can change -> who else can.
+#: Steps on the path of a file that not only root can change -> who else can.
 _Steps = dict[str, int]
-#: rbd takes '/' and '@' in names for the ends of a pool and of an image.
+#: rbd takes '/' in a name as the end of a pool, and '@' as that of an image.
 _NAME = re.compile(r'[^-/@\0-\x1f\x7f][^/@\0-\x1f\x7f]{0,254}')
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
@@ -61,16 +62,18 @@ _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 @nova.privsep.sys_admin_pctxt.entrypoint_with_timeout(15)
 def start(address: str, commands: Sequence[str], cluster: int, pool: str = '',
           image: str = '', snapshot: str = '') -> tuple[int, str]:
-    """Have programs run, one after another, until one fails.
+    """Run programs, one after another, until one fails.
 
     A thread sends two messages for each program: a socket to read its output
-    from, then its Outcome as JSON. A program is killed when the caller
-    closes the connection, when the daemon ends, and after a day.
+    from, then its Outcome as JSON. It kills the program when the caller closes
+    the connection. A program also ends with the daemon, and after a day.
 
     :param address: a UNIX socket (SOCK_SEQPACKET) that the caller listens on
-    :param image: a UUID, as glance_store names RBD images
-    :returns: the uid as which the programs run, and the first step on the
-        way to ceph.conf that not only root can change, or ''
+    :param commands: keys of _COMMANDS; only the first five are run
+    :param cluster: index of the cluster in the configuration
+    :param image: a UUID, the name that glance_store gives to an RBD image
+    :returns: the uid that the programs run as, and the first step on the path
+        of ceph.conf that not only root can change, or ''
     :raises LookupError, ValueError, OSError: the call is refused
     """
     user = _served_user()
@@ -89,7 +92,7 @@ def start(address: str, commands: Sequence[str], cluster: int, pool: str = '',
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))
         connection.connect(address)
         if _peer(connection)[0] != user[0]:
-            raise PermissionError('The listener is of another user')
+            raise PermissionError('The listener belongs to another user')
         # The kernel kills a program when the thread that started it ends.
         threading.Thread(target=_serve, daemon=True, args=(
             stack, connection, argvs, [fd][:not step])).start()
@@ -150,7 +153,7 @@ def _peer(connection: socket.socket) -> tuple[int, ...]:
 
 
 def _walk(path: str, stack: contextlib.ExitStack) -> tuple[int, _Steps]:
-    """Open a file step by step, so that what is checked is what is opened."""
+    """Open a file step by step, so that Nova opens exactly what it checks."""
     others: _Steps = {}
     directory, way = None, re.split('/+', '/' + path)[::-1]
     for _number in range(100):
@@ -172,9 +175,10 @@ def _walk(path: str, stack: contextlib.ExitStack) -> tuple[int, _Steps]:
 
 
 def _owner(fd: int, status: os.stat_result) -> int:
-    """Return the only user that can change a file; _UNUSED_ID: several can."""
+    """Return the only user that can change a file, _UNUSED_ID for several."""
     mode = status.st_mode
-    # In a sticky directory, others cannot replace root's files, but link them.
+    # A sticky directory keeps other users from replacing the files of root,
+    # but not from linking to them.
     fixed = stat.S_ISLNK(mode) or stat.S_ISDIR(mode) and mode & stat.S_ISVTX
     linked = not stat.S_ISDIR(mode) and status.st_nlink > 1
     writable = linked or not fixed and mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -188,20 +192,21 @@ def _owner(fd: int, status: os.stat_result) -> int:
 
 
 def _rights(user: tuple[int, ...], owners: set[int]) -> tuple[int, list[str]]:
-    """Return the uid to run as, and the command that makes it so.
+    """Return the uid to run programs as, and the command that switches to it.
 
-    A ceph.conf can name libraries to load. If root alone can change it, the
-    user has no rights but that to read any file. Otherwise it is the one that
-    the daemon serves; in place of root, the owner, or the one without rights.
+    A ceph.conf can name libraries to load. If only root can change it, an
+    unused uid runs the programs, with the right to read any file. Otherwise
+    the user that the daemon serves runs them, without that right. In place of
+    root, this is the only owner of the steps, or else the unused uid.
     """
     if not owners or not user[0]:
         user = min(owners) if len(owners) == 1 else _UNUSED_ID, _UNUSED_ID
     # The daemon has no CAP_KILL, so it cannot kill a process of another user.
-    # It kills setpriv and timeout, which are root's; the program ends, too.
+    # It kills setpriv and timeout, which run as root, and the program follows.
     return user[0], [
         'setpriv', '--pdeathsig=KILL', 'timeout', '-k10', str(_LONGEST_RUN),
         'setpriv', '--no-new-privs', '--pdeathsig=KILL',
-        # With a sign, it cannot be the name of a user or a group.
+        # With a sign, an ID cannot be taken for the name of a user or group.
         '--reuid=+%d' % user[0], '--regid=+%d' % user[1],
         '--groups=' + ','.join(map('+%d'.__mod__, user[1:])),
         *([] if owners else ['--inh-caps=+dac_read_search',
@@ -214,7 +219,7 @@ def _serve(stack: contextlib.ExitStack, connection: socket.socket,
         for argv in argvs:
             reader, writer = socket.socketpair()
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            # The caller finds the end of the output after the outcome.
+            # Send the outcome before the output ends: the caller expects it.
             with writer:
                 with reader:
                     socket.send_fds(connection, [b'out'], [reader.fileno()])

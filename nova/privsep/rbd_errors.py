@@ -2,8 +2,8 @@
 
 """Reports why one of Ceph's programs failed, without any secret.
 
-Ceph's log, which is on their standard error, quotes keys and damaged files.
-So this passes on no text, only which of the causes and phrases here it finds.
+Ceph's log, on their standard error, quotes keys and damaged files. So no text
+crosses the boundary, only which of the causes and phrases below it contains.
 """
 
 import enum
@@ -11,7 +11,7 @@ import re
 
 
 class Cause(enum.Enum):
-    """Causes, by the output of Ceph 16 to 20 and setpriv; the first counts."""
+    """Patterns for the output of Ceph 16-20 and setpriv; the first counts."""
     NO_SETPRIV = r'^(FileNotFound|Permission)Error\('
     NOT_INSTALLED = '^setpriv: failed to execute .*: No such file'
     OLD_SETPRIV = '^setpriv: (unrecognized|invalid|libcap-ng is too old)'
