@@ -6,7 +6,6 @@ The real one runs in the privsep daemon, which eventlet never patches. These
 tests run as root, and make files, listeners and processes of other users.
 """
 
-from collections.abc import Callable
 import contextlib
 import errno
 import io
@@ -24,8 +23,8 @@ from oslo_serialization import jsonutils
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests import fixtures as nova_fixtures
-from nova.tests.unit.image import fakes
+from nova.tests.unit.image import fakes as image_fakes
+from nova.tests.unit.image.rbd import fakes
 
 #: Uid, gid and groups of nova-compute; someone else; and no one at all.
 NOVA = (4001, 4002, 4003, 4004)
@@ -33,9 +32,10 @@ ROOT = (0, 0)
 OTHER = 4005
 UNUSED = 65533
 
-IMAGE = '5ca1ab1e-0000-4000-8000-00000000cafe'
-NAMES: dict[str, ty.Any] = {
-    'pool': 'images', 'image': IMAGE, 'snapshot': 'snap'}
+IMAGE = fakes.IMAGE_ID
+NAMES: dict[str, ty.Any] = fakes.NAMES
+#: The commands that are about an image.
+OF_IMAGE = ('rbd export', 'rbd export-diff', 'rbd info', 'rbd snap ls')
 BAD_NAMES = (
     '', None, 7, b'images', ['images'], '-', '--conf=/tmp/x', '-p', 'a/b',
     '/', 'a@b', '@', 'a\nb', 'a\0b', '\x7f', 'a' * 256, 'a' * 10_000_000,
@@ -59,56 +59,18 @@ NOTHING_ELSE = ['--admin-socket=', '--log-file=', '--log-to-file=false',
 OPTIONS = ['--cluster=site', *NOTHING_ELSE, '--client-mount-timeout=5',
            '--rados-mon-op-timeout=5', '--rados-osd-op-timeout=3840',
            '--id=nova']
+_EXPORT = ['--path=-', '--no-progress']
 _OF_IMAGE = ['--pool=images', f'--image={IMAGE}']
 #: command -> what comes before, and after, the options above
-COMMANDS = {
-    'rbd export': (['rbd', 'export', '--path=-', '--no-progress'],
-                   ['--snap=snap', *_OF_IMAGE]),
-    'rbd export-diff': (['rbd', 'export-diff', '--path=-', '--no-progress'],
-                        ['--snap=snap', *_OF_IMAGE]),
-    'rbd info': (['rbd', 'info', '--format=json'], _OF_IMAGE),
-    'rbd snap ls': (['rbd', 'snap', 'ls', '--format=json'], _OF_IMAGE),
-    'rbd --version': (['rbd', '--version'], []),
-    'ceph fsid': (['ceph', 'fsid'], []),
-    'ceph-conf --show-config-value=fsid': (
-        ['ceph-conf', '--show-config-value=fsid'], []),
+COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    'rbd export': (_EXPORT, ['--snap=snap', *_OF_IMAGE]),
+    'rbd export-diff': (_EXPORT, ['--snap=snap', *_OF_IMAGE]),
+    'rbd info': (['--format=json'], _OF_IMAGE),
+    'rbd snap ls': (['--format=json'], _OF_IMAGE),
+    'rbd --version': ([], []),
+    'ceph fsid': ([], []),
+    'ceph-conf --show-config-value=fsid': ([], []),
 }
-
-
-class PrivilegedSide(fixtures.Fixture):
-    """Has the module work as in the daemon, also in a patched process."""
-
-    def _setUp(self) -> None:
-        self.threads: list[ty.Any] = []
-        self.errors: list[BaseException] = []
-        self.useFixture(nova_fixtures.PrivsepFixture())
-        self.addCleanup(self._join)
-        for name in ('os', 'select', 'socket', 'subprocess'):
-            self._replace(name, transfer.native(name))
-        self._replace('threading', mock.Mock(Thread=self._make_thread))
-
-    def _replace(self, name: str, new: object) -> None:
-        self.useFixture(
-            fixtures.MockPatchObject(nova.privsep.rbd, name, new))
-
-    def _make_thread(self, target: Callable[..., object], args: ty.Any,
-                     daemon: bool) -> ty.Any:
-        def run() -> None:
-            try:
-                target(*args)
-            except BaseException as exc:
-                self.errors.append(exc)
-
-        assert daemon, 'The daemon would wait for it'
-        thread = transfer.native('threading').Thread(target=run, daemon=True)
-        self.threads.append(thread)
-        return thread
-
-    def _join(self) -> None:
-        for thread in self.threads:
-            thread.join(60)
-            assert not thread.is_alive(), 'A thread has not ended'
-        assert not self.errors, self.errors
 
 
 class RbdTestCase(test.NoDBTestCase):
@@ -116,8 +78,8 @@ class RbdTestCase(test.NoDBTestCase):
         super().setUp()
         if os.getuid():
             self.skipTest('Only root can act for other users')
-        self.useFixture(fakes.LeakCheck())
-        self.side = self.useFixture(PrivilegedSide())
+        self.useFixture(image_fakes.LeakCheck())
+        self.side = self.useFixture(fakes.PrivilegedSide())
         self.directory = os.path.realpath(
             self.useFixture(fixtures.TempDir()).path)
         self.conf = self.make_file('site.conf')
@@ -139,12 +101,11 @@ class RbdTestCase(test.NoDBTestCase):
         return fd, {step: owner for step, owner in others.items()
                     if step.startswith(self.directory)}
 
-    def make_file(self, name: str, uid: int = 0, mode: int = 0o600,
+    def make_file(self, name: str, mode: int = 0o600,
                   content: str = '') -> str:
         path = pathlib.Path(self.directory, name)
         path.write_text(content)
         path.chmod(mode)
-        os.chown(path, uid, uid)
         return str(path)
 
     def make_directory(self, name: str, uid: int = 0,
@@ -170,7 +131,7 @@ class RbdTestCase(test.NoDBTestCase):
             transfer.native('subprocess').run(
                 ['true'], preexec_fn=listener.listen, check=True,
                 user=user[0], group=user[1], extra_groups=user[2:])
-        listener.settimeout(60)
+        listener.settimeout(fakes.LIMIT)
         return address, listener
 
     def start(self, *commands: str, cluster: int = 0,
@@ -186,7 +147,7 @@ class RbdTestCase(test.NoDBTestCase):
             self.assertEqual([], self.side.threads)
             raise
         connection, _address = listener.accept()
-        connection.settimeout(60)
+        connection.settimeout(fakes.LIMIT)
         self.addCleanup(connection.close)
         return connection
 
@@ -209,7 +170,7 @@ class RbdTestCase(test.NoDBTestCase):
             # The end of the output comes last.
             connection.setblocking(False)
             results.append((content, jsonutils.loads(connection.recv(4096))))
-            connection.settimeout(60)
+            connection.settimeout(fakes.LIMIT)
         return results
 
 
@@ -244,10 +205,10 @@ class TestCommands(RbdTestCase):
             (0, READS_ALL, f'fd:{self.conf}'), (OTHER, AS_NOVA, self.conf),
         ):
             os.chown(self.conf, uid, uid)
-            for command, (words, rest) in COMMANDS.items():
+            for command, (first, last) in COMMANDS.items():
                 self.assertEqual(
-                    [[*rights, *words, f'--conf={conf}', *OPTIONS, *rest]],
-                    self.argvs(command))
+                    [[*rights, *command.split(), *first, f'--conf={conf}',
+                      *OPTIONS, *last]], self.argvs(command))
 
     def test_rights(self) -> None:
         directory = self.make_directory('etc')
@@ -305,8 +266,7 @@ class TestCommands(RbdTestCase):
                 'RBD export', 'rbd export ')]
         cases += [('ceph fsid', {'cluster': cluster})
                   for cluster in (1, -2, 10 ** 6, None, 'x', 0.5)]
-        for command in ('rbd export', 'rbd export-diff', 'rbd info',
-                        'rbd snap ls'):
+        for command in OF_IMAGE:
             cases += [(command, {name: value})
                       for name in NAMES for value in BAD_NAMES]
             cases += [(command, {'image': value}) for value in (
@@ -325,8 +285,7 @@ class TestCommands(RbdTestCase):
         self.assertEqual(1, len(self.argvs('rbd info')))
         self.flags(rbd_pool=['fast'], group='glance')
         self.side.threads.clear()
-        for command in ('rbd export', 'rbd export-diff', 'rbd info',
-                        'rbd snap ls'):
+        for command in OF_IMAGE:
             self.assertRaisesRegex(
                 ValueError, 'images', self.start, command, **NAMES)
 
@@ -374,7 +333,7 @@ class TestListener(RbdTestCase):
         self.assertRaisesRegex(RuntimeError, 'full', self.call, address)
         connection, _address = listener.accept()
         with connection:
-            connection.settimeout(60)
+            connection.settimeout(fakes.LIMIT)
             self.assertEqual(b'', connection.recv(9))
 
 
@@ -407,16 +366,19 @@ class TestWalk(RbdTestCase):
         self.file = self.make_file('etc/ceph/ceph.conf', mode=0o644)
         self.path = 'etc/ceph/ceph.conf'
 
-    def test_roots(self) -> None:
+    def test_owner_and_mode(self) -> None:
         self.assert_steps(self.path)
-
-    def test_owner(self) -> None:
         for path, step in ((self.etc, 'top'), (self.ceph, 'ceph'),
                            (self.file, 'ceph_ceph.conf')):
-            os.chown(path, OTHER, 0)
-            self.assert_steps(self.path, **{step: OTHER})
-            os.chown(path, 0, OTHER)
-            self.assert_steps(self.path)
+            mode = os.stat(path).st_mode
+            for uid, gid, more, others in (
+                (OTHER, 0, 0, {step: OTHER}), (0, OTHER, 0, {}),
+                (0, 0, 0o020, {step: UNUSED}), (0, 0, 0o002, {step: UNUSED}),
+                (OTHER, 0, 0o022, {step: UNUSED}), (0, 0, 0, {}),
+            ):
+                os.chown(path, uid, gid)
+                os.chmod(path, mode | more)
+                self.assert_steps(self.path, **others)
 
     def test_first_step_comes_first(self) -> None:
         for path in (self.file, self.etc, self.ceph):
@@ -424,15 +386,6 @@ class TestWalk(RbdTestCase):
         _found, steps = self.steps(self.file)
         self.assertEqual(['etc', 'etc/ceph', 'etc/ceph/ceph.conf'],
                          list(steps))
-
-    def test_writable(self) -> None:
-        for path, step in ((self.etc, 'top'), (self.ceph, 'ceph'),
-                           (self.file, 'ceph_ceph.conf')):
-            mode = os.stat(path).st_mode
-            for more in (0o020, 0o002, 0o022):
-                os.chmod(path, mode | more)
-                self.assert_steps(self.path, **{step: UNUSED})
-            os.chmod(path, mode)
 
     def test_sticky_directory(self) -> None:
         os.chmod(self.ceph, 0o1777)
@@ -713,9 +666,9 @@ class ProgramsTestCase(RbdTestCase):
         connection.close()
         poller = transfer.native('select').poll()
         poller.register(pid, transfer.native('select').POLLIN)
-        self.assertTrue(poller.poll(60_000), 'It was not killed')
+        self.assertTrue(poller.poll(fakes.LIMIT * 1000), 'It was not killed')
         output.close()
-        self.side._join()
+        self.side.join()
 
 
 class TestPrograms(ProgramsTestCase):
@@ -772,7 +725,7 @@ class TestPrograms(ProgramsTestCase):
                 side_effect=OSError(errno.EMFILE, 'Too many open files')):
             connection = self.run_scripts('true')
             self.assertIsNone(self.receive(connection))
-            self.side._join()
+            self.side.join()
 
     def test_what_the_program_starts_with(self) -> None:
         secret = os.open(self.directory, os.O_RDONLY)
