@@ -63,6 +63,7 @@ class Cloud(process.LabFixture):
         self._bypass_proxies()
         self.directory = self.useFixture(
             process.RunDirectory(self._parent)).path
+        process.require_reachable(self.directory)
         self.ceph = lab_ceph.Ceph(
             self.directory / 'ceph', size=self._osd_size,
             options=self._ceph_options)

@@ -20,6 +20,7 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
@@ -103,6 +104,17 @@ def require_root() -> None:
             'The lab needs root: it keeps a Ceph keyring from an '
             'unprivileged user and runs sudo in a mount namespace of its '
             'own. Run it as root, for example with sudo.')
+
+
+def require_reachable(directory: pathlib.Path) -> None:
+    """:raises LabError: only its owner can pass on the way to a directory."""
+    for step in (directory, *directory.parents):
+        mode = stat.S_IMODE(step.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            raise errors.LabError(
+                f'The users of the lab cannot reach {directory}, because '
+                f'{step} has mode {mode:04o}. Choose another directory in '
+                f'TMPDIR or NOVA_LAB_DIR, or run chmod o+x {step}.')
 
 
 def _search_path() -> str:

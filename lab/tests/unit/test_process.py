@@ -43,6 +43,15 @@ class TestRequirements(testtools.TestCase):
         error = self.assertRaises(errors.LabError, process.require_root)
         self.assertIn('sudo', str(error))
 
+    def test_directory_must_be_reachable(self):
+        process.require_reachable(pathlib.Path('/usr/bin'))
+        parent = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        directory = parent / 'lab'
+        directory.mkdir(0o711)
+        error = self.assertRaises(
+            errors.LabError, process.require_reachable, directory)
+        self.assertIn(f'{parent} has mode 0700', str(error))
+
 
 class TestEnvironment(testtools.TestCase):
 
