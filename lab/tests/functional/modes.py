@@ -38,13 +38,13 @@ class Modes(service_base.ServiceTestCase):
         self.assert_same(path, fetched)
 
     def huge_image(self) -> tuple[pathlib.Path, str]:
-        """2 GiB, made and stored once for both modes."""
+        """1 GiB, made and stored once for both modes."""
         path = self.cloud.directory / 'images' / 'huge'
         known = path.with_suffix('.id')
         if not known.exists():
             block = os.urandom(64 * MIB)
             with open(path, 'wb') as file:
-                for _number in range(32):
+                for _number in range(16):
                     file.write(block)
             known.write_text(self.cloud.upload(path, 'iso'))
         return path, known.read_text()
