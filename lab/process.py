@@ -40,6 +40,7 @@ Argument = str | pathlib.Path
 # Below the kernel's range for outgoing connections, which would otherwise
 # take a port between its choice here and its use by the daemon.
 _PORTS = range(20000, 32000)
+_claims: list[socket.socket] = []
 
 # Children of spawn() that have not been waited for.
 _children: set['subprocess.Popen[ty.Any]'] = set()
@@ -132,15 +133,22 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def free_port() -> int:
     """A loopback TCP port without a listener.
 
+    No other lab on this machine gets the port while this process runs.
+
     :raises LabError: when a thousand tries found none
     """
     for port in random.sample(_PORTS, 1000):
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                # The kernel releases this name when the process ends.
+                claim.bind(f'\0nova-lab-port-{port}')
                 candidate.bind(('127.0.0.1', port))
             except OSError:
+                claim.close()
                 continue
+            _claims.append(claim)
             return port
     raise errors.LabError(
         f'No free TCP port on 127.0.0.1 in {_PORTS.start}-{_PORTS.stop - 1}')

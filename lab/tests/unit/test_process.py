@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from unittest import mock
 
 import fixtures
 import psutil
@@ -66,6 +67,11 @@ class TestEnvironment(testtools.TestCase):
         port = process.free_port()
         self.assertIn(port, range(20000, 32000))
         self.assertFalse(process.listens(port))
+
+    def test_a_port_is_used_once(self):
+        port = process.free_port()
+        with mock.patch('random.sample', return_value=[port]):
+            self.assertRaises(errors.LabError, process.free_port)
 
 
 class TestRun(testtools.TestCase):
