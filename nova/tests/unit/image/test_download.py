@@ -2,6 +2,7 @@
 
 """Which source an image comes from, and what it is held to on each way."""
 
+from collections.abc import Mapping
 import errno
 import hashlib
 import importlib.metadata
@@ -242,20 +243,33 @@ class TestSources(DownloadTestCase):
                 ['mem://a', 'mem://b'] +
                 ['mem://c'] * (direct_url == 'mem://c'), self.handler.urls)
 
+    def test_nearest_first(self) -> None:
+        ranks: Mapping[str, int | None]
+        for ranks, outcomes, used in (
+            ({'far': 7, 'nowhere': None, 'near': 0, 'beside': 1},
+             (broken(), broken(), RIGHT), ['near', 'beside', 'far']),
+            # If all are of no use, the log tells why.
+            ({'a': None, 'b': None}, (broken(), broken()), ['a', 'b']),
+        ):
+            self.handle(*outcomes)
+            glance._PROXIMITIES['mem'] = (
+                lambda url: ranks[url.partition('://')[2]])
+            self.locate(*('mem://' + name for name in ranks))
+            warnings = self.fetch(by_http=RIGHT not in outcomes)
+            self.assertEqual(['mem://' + name for name in used],
+                             self.handler.urls)
+            self.assertEqual(2, len(warnings))
+
     def test_no_usable_location(self) -> None:
-        for scheme, shown, hidden in (
-            # No scheme is switched on.
-            ('', ['mem://0'], []), ('', None, ['mem://0']),
+        for schemes, shown, hidden in (
+            ([], ['mem://0'], []), ([], [], ['mem://0']),
             # Nova downloads no other scheme.
-            ('mem', ['file:///x', 'swift+https://a/b', RBD_URL, 'MEM://x',
-                     'memory://x', ' mem://x', '/mem://x', ''], []),
+            (['mem'], ['file:///x', 'swift+https://a/b', RBD_URL, 'MEM://x',
+                       'memory://x', ' mem://x', '/mem://x', ''], []),
         ):
             self.handle()
-            self.flags(allowed_direct_url_schemes=[scheme] if scheme else [],
-                       group='glance')
-            self.locate(*shown or ())
-            if shown is None:
-                del self.image['locations']
+            self.flags(allowed_direct_url_schemes=schemes, group='glance')
+            self.locate(*shown)
             self.glance.hidden = hidden
             self.assertEqual([], self.fetch(by_http=True))
             self.assert_unused(permission_asked=False)
@@ -265,6 +279,8 @@ class TestSources(DownloadTestCase):
         self.assertEqual([], self.fetch(by_http=True))
         self.assertEqual(['get', 'get_image_locations', 'data'],
                          self.glance.methods)
+        # Nova verifies the data itself.
+        self.assertEqual({'do_checksum': False}, self.glance.kwargs)
 
     def test_warned_once_for_each_failed_source(self) -> None:
         handled: list[BaseException | None] = []
@@ -294,9 +310,11 @@ class TestSources(DownloadTestCase):
             self.fetch(by_http=True)
 
     def test_progress(self) -> None:
+        self.useFixture(fixtures.MockPatch(
+            'nova.image.download._PROGRESS_INTERVAL', 0))
         self.handle(broken(), RIGHT)
         progress = mock.Mock(spec_set=download.Progress())
-        self.download(progress=progress)
+        self.fetch(by_http=False, progress=progress)
         size = len(RIGHT)
         self.assertEqual([
             mock.call.on_source_started('mem', size),
@@ -306,6 +324,9 @@ class TestSources(DownloadTestCase):
             mock.call.on_complete('mem', mock.ANY, 'sha256'),
         ], progress.mock_calls)
         self.assertEqual(size, progress.on_complete.call_args.args[1].size)
+        self.assertIn(
+            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
+            'bytes', self.logged)
 
     def test_progress_ends_the_download(self) -> None:
         for source, count in (('mem', 0), ('http', 2)):
@@ -325,33 +346,16 @@ class TestSources(DownloadTestCase):
             self.assertEqual([], os.listdir(self.directory))
 
     def test_line_that_tells_how_it_came(self) -> None:
-        self.handle(RIGHT)
         report = transfer.Report(3 << 20, 1 << 20, 1.5)
-        with mock.patch.object(transfer, 'transfer', return_value=report):
-            with self.assertLogs('nova.image', 'INFO') as logs:
-                self.download()
-        self.assertEqual(
-            [f'Image {uuids.image} fetched by mem: 3145728 bytes, 1048576 '
-             'bytes written, in 1.50 s, 2.0 MiB/s, verified by sha256'],
-            [record.getMessage() for record in logs.records])
-
-    def test_line_for_http(self) -> None:
-        self.fetch(by_http=True)
-        [line] = self.logged
-        self.assertRegex(
-            line,
-            f'^Image {uuids.image} fetched by http: 300000 bytes, 300000 '
-            r'bytes written, in \d+\.\d\d s, \d+\.\d MiB/s, verified by '
-            'sha256$')
-
-    def test_progress_of_a_long_download_is_logged(self) -> None:
-        self.useFixture(fixtures.MockPatch(
-            'nova.image.download._PROGRESS_INTERVAL', 0))
-        self.handle(RIGHT)
-        self.fetch(by_http=False)
-        self.assertIn(
-            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
-            'bytes', self.logged)
+        for source, outcomes in (('mem', [RIGHT]), ('http', [])):
+            self.handle(*outcomes)
+            with mock.patch.object(transfer, 'transfer', return_value=report):
+                with self.assertLogs('nova.image', 'INFO') as logs:
+                    self.download()
+            self.assertEqual(
+                [f'Image {uuids.image} fetched by {source}: 3145728 bytes, '
+                 '1048576 bytes written, in 1.50 s, 2.0 MiB/s, verified by '
+                 'sha256'], [record.getMessage() for record in logs.records])
 
     def test_progress_is_logged_now_and_then(self) -> None:
         clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
@@ -394,14 +398,14 @@ class TestPermission(DownloadTestCase):
         body = fakes.UnreadBody(RIGHT)
         self.hide(RIGHT)
         self.locate('mem://0')
-        for answer, reason in (
-            *(({'status_code': status, 'body': body}, str(status))
-              for status in (200, 204, 206, 300, 400, 409, 413, 429, 500,
-                             502, 503)),
-            ({'exc': requests.ConnectionError},
-             'Unable to establish connection'),
-            ({'exc': requests.Timeout}, 'timed out'),
-        ):
+        answers: list[tuple[dict[str, ty.Any], str]] = [
+            ({'status_code': status, 'body': body}, str(status))
+            for status in (200, 204, 206, 300, 400, 409, 413, 429, 500, 502,
+                           503)]
+        for answer, reason in (*answers, (
+            {'exc': requests.ConnectionError},
+            'Unable to establish connection',
+        ), ({'exc': requests.Timeout}, 'timed out')):
             self.answer(**answer)
             [warning] = self.fetch(by_http=True)
             self.assertIn(uuids.image, warning)
@@ -467,43 +471,26 @@ class TestHiddenLocations(DownloadTestCase):
             self.context, 2, 'get', args=(uuids.image,))
         self.login.assert_not_called()
 
-    def test_not_asked_where_they_are_shown(self) -> None:
-        self.glance.hidden = ['mem://hidden']
-        for shown, direct_url, used in (
-            ('mem://0', None, ['mem://0']), ('file:///x', None, []),
-            (None, 'mem://1', ['mem://1']),
+    def test_asked_only_where_none_is_shown(self) -> None:
+        for shown, direct_url, hidden, used in (
+            (['mem://0'], None, ['mem://x'], ['mem://0']),
+            (['file:///x'], None, ['mem://x'], []),
+            ([], 'mem://1', ['mem://x'], ['mem://1']),
+            ([], None, ['file:///x', 'rbd://x', 'mem://0', 'swift://x'],
+             ['mem://0']),
+            ([], None, ['file:///x'], []),
         ):
             self.handle(RIGHT)
-            self.locate(*[shown] * bool(shown))
-            if shown is None:
-                del self.image['locations']
+            self.locate(*shown)
             self.image['direct_url'] = direct_url
-            self.fetch(by_http=not used)
-            self.assertEqual(used, self.handler.urls)
-            self.assertNotIn('get_image_locations', self.glance.methods)
-        self.login.assert_not_called()
-
-    def test_which_client_has_explicit_endpoint(self) -> None:
-        with mock.patch('glanceclient.Client'):
-            for service, expected in (
-                (glance.get_default_image_service(), False),
-                (glance.get_remote_image_service(
-                    self.context, uuids.image)[0], False),
-                (glance.get_remote_image_service(
-                    self.context, 'http://x/v2/images/' + uuids.image)[0],
-                 True),
-            ):
-                self.assertIs(expected, service._client.has_explicit_endpoint)
-
-    def test_other_schemes(self) -> None:
-        for hidden, used in (
-            (['file:///x', 'rbd://x', 'mem://0', 'swift://x'], ['mem://0']),
-            (['file:///x'], []),
-        ):
-            self.hide(RIGHT)
             self.glance.hidden = hidden
+            self.login.reset_mock()
             self.fetch(by_http=not used)
             self.assertEqual(used, self.handler.urls)
+            asked = not shown and not direct_url
+            self.assertEqual(
+                asked, 'get_image_locations' in self.glance.methods)
+            self.assertEqual(asked, self.login.called)
 
     def test_no_credentials(self) -> None:
         self.hide(RIGHT)
@@ -521,25 +508,6 @@ class TestHiddenLocations(DownloadTestCase):
             self.assertNotIn('mem://', text)
 
 
-class TestProximity(DownloadTestCase):
-    def test_nearest_first(self) -> None:
-        ranks: dict[str, int | None]
-        for ranks, outcomes, used in (
-            ({'far': 7, 'nowhere': None, 'near': 0, 'beside': 1},
-             (broken(), broken(), RIGHT), ['near', 'beside', 'far']),
-            # If all are of no use, the log tells why.
-            ({'a': None, 'b': None}, (broken(), broken()), ['a', 'b']),
-        ):
-            self.handle(*outcomes)
-            glance._PROXIMITIES['mem'] = (
-                lambda url, ranks=ranks: ranks[url.partition('://')[2]])
-            self.locate(*('mem://' + name for name in ranks))
-            warnings = self.fetch(by_http=RIGHT not in outcomes)
-            self.assertEqual(['mem://' + name for name in used],
-                             self.handler.urls)
-            self.assertEqual(2, len(warnings))
-
-
 class TestFailures(DownloadTestCase):
     """The right exception, and nothing at the destination."""
 
@@ -550,8 +518,6 @@ class TestFailures(DownloadTestCase):
             with self.assertNoLogs('nova.image', 'WARNING'):
                 self.assert_fails(OSError, 'No space left')
         self.assert_no_second_source()
-
-    def test_no_directory(self) -> None:
         self.handle(RIGHT, RIGHT)
         self.path = os.path.join(self.directory, 'no', 'image')
         self.assertRaises(FileNotFoundError, self.download)
@@ -575,10 +541,8 @@ class TestFailures(DownloadTestCase):
             self.glance.closed = 0
             self.assert_fails(error, reason)
             self.assertEqual(1, self.glance.closed)
-
-    def test_size_of_zero_is_a_size(self) -> None:
         self.image['size'] = 0
-        self.assert_fails(exception.CouldNotFetchImage, 'more than the 0')
+        self.assert_fails(cannot_fetch, 'more than the 0')
 
     def test_http_connection_breaks(self) -> None:
         # These are what requests makes of the errors of urllib3.
@@ -644,14 +608,6 @@ class TestVerification(DownloadTestCase):
         self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
 
-    def test_glanceclient_does_not_do_it_again(self) -> None:
-        with mock.patch.object(
-                self.glance, 'call', wraps=self.glance.call) as call:
-            self.download()
-        self.assertEqual(
-            mock.call(self.context, 2, 'data', args=(uuids.image,),
-                      kwargs={'do_checksum': False}), call.mock_calls[-1])
-
 
 class TestSignatures(DownloadTestCase):
     def setUp(self) -> None:
@@ -676,12 +632,15 @@ class TestSignatures(DownloadTestCase):
             self.certificate.assert_called_once()
 
     def test_fresh_verifier_for_every_source(self) -> None:
+        # This switches off the check of a hash only.
+        self.flags(verify_direct_download=False, group='glance')
         self.handle(WRONG, WRONG)
         with mock.patch.object(
                 transfer, 'transfer', wraps=transfer.transfer) as spy:
             warnings = self.fetch(by_http=True)
         verifiers = [call.args[2] for call in spy.call_args_list]
         self.assertNotIn(None, verifiers)
+        self.assertEqual([True] * 2, self.handler.verified)
         self.assertEqual(3, len(set(map(id, verifiers))))
         self.assertEqual(3, self.certificate.call_count)
         self.assertEqual(2, len(warnings))
@@ -699,12 +658,6 @@ class TestSignatures(DownloadTestCase):
             [record.levelname for record in logs.records])
         self.assertEqual(1, self.glance.closed)
         self.assertIn(uuids.image, logs.output[-1])
-
-    def test_switch_is_for_hashes_only(self) -> None:
-        self.flags(verify_direct_download=False, group='glance')
-        self.handle(WRONG)
-        self.fetch(by_http=True)
-        self.assertEqual([True], self.handler.verified)
 
     def test_cannot_be_verified(self) -> None:
         self.handle(RIGHT)
@@ -789,6 +742,8 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_file(self) -> None:
+        self.handle(RIGHT)
+        self.fetch(by_http=False, replace=False)
         self.handle(RIGHT, RIGHT)
         self.file.write_bytes(b'of another process')
         self.assert_kept()
@@ -803,10 +758,6 @@ class TestNewFileOnly(DownloadTestCase):
         self.assert_kept()
         # eventlet's os.read() would wait for a writer.
         self.assertEqual(b'', transfer.native('os').read(reader, 1))
-
-    def test_nothing(self) -> None:
-        self.handle(RIGHT)
-        self.fetch(by_http=False, replace=False)
 
 
 class TestOtherDestinations(DownloadTestCase):
@@ -912,10 +863,6 @@ class TestRbd(DownloadTestCase):
             self.logged[-1],
             'fetched by rbd: 300000 bytes,.* verified by sha256$')
 
-    def test_flipped_bit(self) -> None:
-        self.export(WRONG)
-        self.fetch(by_http=True)
-
     def test_broken_location(self) -> None:
         fake = self.export(RIGHT)
         self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
@@ -927,8 +874,13 @@ class TestRbd(DownloadTestCase):
                     uuids.image in line]))
 
     def test_export_fails(self) -> None:
-        self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
-        self.assertIn('error opening image', self.fetch(by_http=True)[0])
+        for program, reason in (
+            ((WRONG,), 'Glance recorded'),
+            ((RIGHT[:1000], 2, 'UNKNOWN', 'error opening image'),
+             'error opening image'),
+        ):
+            self.export(*program)
+            self.assertIn(reason, self.fetch(by_http=True)[0])
 
     def test_export_fails_and_http_too(self) -> None:
         self.export(b'', 110)
