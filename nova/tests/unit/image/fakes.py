@@ -98,10 +98,8 @@ class MemorySource:
     def __init__(self, extents: Sequence[Extent], size: int | None = None,
                  pieces: Sequence[int] = (1 << 30,), endless: bool = False,
                  failure: Callable[[], Exception] | None = None) -> None:
-        """Create a source.
+        """:param pieces: numbers of bytes that reads return, repeated
 
-        :param size: the size that it reports
-        :param pieces: numbers of bytes that reads return, repeated
         :param endless: whether it reports no length of its extents
         :param failure: returns the exception to raise at the end of the data
         """
@@ -195,6 +193,9 @@ def digest(content: bytes) -> tuple[int, str]:
 
 def broken_cable() -> Exception:
     return transfer.SourceError(reason='the cable is broken')
+
+
+broken = broken_cable
 
 
 def noise(length: int, seed: int = 0) -> bytes:
@@ -294,6 +295,8 @@ class FakeGlance:
         self.refusal: Exception | None = None
         self.broken: Exception | None = None
         self.methods: list[str] = []
+        #: The named arguments of the last call.
+        self.kwargs: Mapping[str, ty.Any] | None = None
         self.closed = 0
 
     def call(self, _context: object, version: int, method: str,
@@ -301,6 +304,7 @@ class FakeGlance:
              kwargs: Mapping[str, ty.Any] | None = None) -> ty.Any:
         assert (version, controller, args) == (2, None, (uuids.image,))
         self.methods.append(method)
+        self.kwargs = kwargs
         if method == 'get':
             return self.image
         if method == 'get_image_locations':
@@ -328,10 +332,7 @@ class FakeHandler:
     """A handler that records its calls."""
 
     def __init__(self, *outcomes: bytes | Exception) -> None:
-        """Create a handler.
-
-        :param outcomes: the image's bytes or an exception for each call
-        """
+        """:param outcomes: the image's bytes or an exception for each call"""
         self._outcomes = list(outcomes)
         self.calls: list[tuple[str, str, str]] = []
         self.verified: list[bool] = []
@@ -346,8 +347,7 @@ class FakeHandler:
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
-        self.sources.append(
-            MemorySource([(0, outcome)], endless=True))
+        self.sources.append(MemorySource([(0, outcome)], endless=True))
         try:
             yield self.sources[-1]
         finally:
@@ -363,10 +363,6 @@ class UnreadBody(io.BytesIO):
 
     def read(self, *_args: ty.Any) -> ty.NoReturn:
         raise AssertionError('the body of the answer was read')
-
-
-def broken() -> Exception:
-    return transfer.SourceError(reason='the cable is broken')
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import types
 import typing as ty
 from unittest import mock
 
+import ddt
 import fixtures
 from keystoneauth1 import loading
 from keystoneauth1 import session as ks_session
@@ -22,39 +23,28 @@ from nova import utils
 
 
 class TestConcurrency(test.NoDBTestCase):
-    def test_eventlet(self) -> None:
-        self.assertEqual(utils.concurrency_mode_threading(),
-                         compat.eventlet() is None)
+    def test_mode(self) -> None:
+        threading_mode = utils.concurrency_mode_threading()
+        self.assertEqual(threading_mode, compat.eventlet() is None)
+        native = compat.in_native_thread(threading.get_native_id)()
+        self.assertEqual(threading_mode, native == threading.get_native_id())
 
     def test_call(self) -> None:
         add = compat.in_native_thread(lambda one, other=0: one + other)
         self.assertEqual(5, add(2, other=3))
-
-    def test_error(self) -> None:
         self.assertRaises(ValueError, compat.in_native_thread(int), 'seven')
 
-    def test_thread(self) -> None:
-        native = compat.in_native_thread(threading.get_native_id)()
-        self.assertEqual(utils.concurrency_mode_threading(),
-                         native == threading.get_native_id())
-
     def test_without_tpool_wrap(self) -> None:
-        for threading_mode, expected in ((True, []), (False, [(1, 2)])):
-            executed: list[tuple[int, int]] = []
-
-            def execute(
-                target: ty.Callable[..., ty.Any], *args: int,
-                executed: list[tuple[int, int]] = executed,
-            ) -> ty.Any:
-                executed.append(ty.cast(tuple[int, int], args))
-                return target(*args)
-
+        for threading_mode in (True, False):
+            execute = mock.Mock(
+                side_effect=lambda target, *args: target(*args))
             self.useFixture(fixtures.MockPatchObject(
                 compat, 'utils', types.SimpleNamespace(
                     concurrency_mode_threading=lambda: threading_mode,
                     tpool_execute=execute)))
             self.assertEqual(2, compat.in_native_thread(max)(1, 2))
-            self.assertEqual(expected, executed)
+            self.assertEqual([mock.call(max, 1, 2)] * (not threading_mode),
+                             execute.mock_calls)
 
 
 class TestSession(test.NoDBTestCase):
@@ -103,43 +93,33 @@ class TestSession(test.NoDBTestCase):
             self.assertEqual(expected, compat.endpoint(adapter))
 
 
+@ddt.ddt
 class TestServiceContext(test.NoDBTestCase):
-    def setUp(self) -> None:
-        super().setUp()
+    def _load(self, auth: ty.Any, as_in_nova_32: bool) -> None:
         # Some releases cache the plugin.
         service_auth.reset_globals()
         self.addCleanup(service_auth.reset_globals)
-
-    def _hide(self) -> None:
-        """Have a nova.context like that of Nova 32."""
-        self.useFixture(fixtures.MockPatchObject(
-            compat, 'nova_context', types.SimpleNamespace(
-                RequestContext=nova_context.RequestContext)))
-
-    def _load(self, auth: ty.Any) -> None:
         self.useFixture(fixtures.MockPatchObject(
             loading, 'load_auth_from_conf_options', return_value=auth))
+        if as_in_nova_32:
+            self.useFixture(fixtures.MockPatchObject(
+                compat, 'nova_context', types.SimpleNamespace(
+                    RequestContext=nova_context.RequestContext)))
 
-    def test_no_credentials(self) -> None:
-        self._load(None)
-        error = self.assertRaises(
-            exception.InvalidConfiguration, compat.service_context)
-        self.assertIn('[service_user]', str(error))
+    @ddt.data(False, True)
+    def test_no_credentials(self, as_in_nova_32: bool) -> None:
+        self._load(None, as_in_nova_32)
+        self.assertRaisesRegex(
+            exception.InvalidConfiguration, r'\[service_user\]',
+            compat.service_context)
 
-    def test_no_credentials_without_function_of_nova(self) -> None:
-        self._hide()
-        self.test_no_credentials()
-
-    def test_credentials_without_function_of_nova(self) -> None:
-        self._hide()
-        self.test_credentials()
-
-    def test_credentials(self) -> None:
+    @ddt.data(False, True)
+    def test_credentials(self, as_in_nova_32: bool) -> None:
         auth = mock.Mock()
         auth.get_user_id.return_value = uuids.nova
         auth.get_project_id.return_value = uuids.service
         auth.get_access.return_value.role_names = ['service', 'admin']
-        self._load(auth)
+        self._load(auth, as_in_nova_32)
         before = nova_context.RequestContext()
         found = compat.service_context()
         self.assertEqual(

@@ -2,6 +2,7 @@
 
 """Which source an image comes from, and what it is held to on each way."""
 
+from collections.abc import Mapping
 import errno
 import hashlib
 import importlib.metadata
@@ -35,7 +36,6 @@ from nova.tests.unit.image.rbd import fakes as rbd_fakes
 
 RIGHT = fakes.RIGHT
 WRONG = fakes.WRONG
-FakeGlance = fakes.FakeGlance
 FakeHandler = fakes.FakeHandler
 Image = fakes.Image
 broken = fakes.broken
@@ -50,6 +50,7 @@ class DownloadTestCase(test.NoDBTestCase):
         self.useFixture(fakes.LeakCheck())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.path = os.path.join(self.directory, 'image')
+        self.file = pathlib.Path(self.path)
         self.context = nova_context.RequestContext(
             uuids.user, uuids.project, auth_token='token')
         self.image = Image(
@@ -57,7 +58,8 @@ class DownloadTestCase(test.NoDBTestCase):
             size=len(RIGHT), disk_format='qcow2', locations=[],
             os_hash_algo='sha256',
             os_hash_value=hashlib.sha256(RIGHT).hexdigest())
-        self.glance = FakeGlance(self.image)
+        self.glance = fakes.FakeGlance(self.image)
+        self.handler = FakeHandler()
         self.useFixture(fixtures.MockPatch(
             'nova.image.glance._HANDLERS', {'rbd': export.open_source}))
         self.useFixture(fixtures.MockPatch(
@@ -67,37 +69,46 @@ class DownloadTestCase(test.NoDBTestCase):
             return_value=nova_context.RequestContext(
                 uuids.nova, uuids.service, overwrite=False))).mock
         self.requests = self.useFixture(requests_fixture.Fixture())
-        self.answer(416)
+        self.answer(status_code=416)
 
-    def answer(self, status: int | type[Exception]) -> None:
-        """Have Glance answer a request for a range of the image.
-
-        :param status: the HTTP status, or the error that the request raises
-        """
-        self.body = fakes.UnreadBody(RIGHT)
-        how: dict[str, ty.Any] = (
-            {'status_code': status, 'body': self.body}
-            if isinstance(status, int) else {'exc': status})
+    def answer(self, *args: ty.Any, **kwargs: ty.Any) -> None:
+        """Have Glance answer a request for a range of the image."""
         self.range = self.requests.get(
-            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file', **how)
+            f'{self.glance.api_server}/v2/images/{uuids.image}/file',
+            *args, **kwargs)
 
     def locate(self, *urls: str) -> None:
         self.image['locations'] = [
             {'url': url, 'metadata': {'store': 'x'}} for url in urls]
 
-    def handle(self, *outcomes: bytes | Exception) -> FakeHandler:
+    def handle(self, *outcomes: bytes | Exception) -> None:
         """Have a handler of 'mem', with as many locations as outcomes."""
-        handler = FakeHandler(*outcomes)
-        glance.register_handler('mem', handler)
+        self.handler = FakeHandler(*outcomes)
+        glance._HANDLERS.pop('mem', None)
+        glance.register_handler('mem', self.handler)
         self.flags(allowed_direct_url_schemes=['mem'], group='glance')
         self.locate(*('mem://%d' % number
                       for number in range(len(outcomes))))
-        return handler
 
-    def handle_again(self, *outcomes: bytes | Exception) -> FakeHandler:
-        """As handle(), in the place of the handler there is."""
-        del glance._HANDLERS['mem']
-        return self.handle(*outcomes)
+    def hide(self, *outcomes: bytes | Exception) -> None:
+        """Like handle(), with locations that only services see."""
+        self.handle(*outcomes)
+        self.glance.hidden = [
+            entry['url'] for entry in self.image.pop('locations')]
+
+    def sign(self, data: bytes) -> None:
+        self.flags(verify_glance_signatures=True, group='glance')
+        self.image.update(signature_of(data))
+        self.certificate = self.useFixture(fixtures.MockPatch(
+            'cursive.signature_utils.get_certificate')).mock
+        self.certificate.return_value.public_key = (
+            fakes.private_key().public_key)
+
+    def fifo(self) -> int:
+        os.mkfifo(self.path)
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        return reader
 
     def download(self, **kwargs: ty.Any) -> ty.Any:
         client = ty.cast(glance.GlanceClientWrapper, self.glance)
@@ -105,32 +116,52 @@ class DownloadTestCase(test.NoDBTestCase):
             self.context, uuids.image,
             **({'dst_path': self.path} | kwargs))
 
-    def logged(self) -> ty.Any:
-        return self.assertLogs('nova.image', 'INFO')
-
-    def warnings(self, logs: ty.Any) -> list[str]:
-        return [record.getMessage() for record in logs.records
-                if record.levelno >= logging.WARNING]
-
-    def assert_fetched(self, by_http: bool) -> None:
-        self.assertEqual(
-            fakes.digest(RIGHT),
-            fakes.digest(pathlib.Path(self.path).read_bytes()))
+    def fetch(self, by_http: bool, content: bytes = RIGHT,
+              **kwargs: ty.Any) -> list[str]:
+        """Download the image, check the file, and return the warnings."""
+        self.file.unlink(missing_ok=True)
+        self.glance.methods.clear()
+        self.glance.closed = 0
+        with self.assertLogs('nova.image', 'INFO') as logs:
+            self.assertIsNone(self.download(**kwargs))
+        self.assertEqual(fakes.digest(content),
+                         fakes.digest(self.file.read_bytes()))
         self.assertEqual(['image'], os.listdir(self.directory))
         self.assertEqual(int(by_http), self.glance.methods.count('data'))
         self.assertEqual(int(by_http), self.glance.closed)
+        self.logged = [record.getMessage() for record in logs.records]
+        return [record.getMessage() for record in logs.records
+                if record.levelno >= logging.WARNING]
 
     def assert_fails(self, error: type[Exception], reason: str) -> None:
-        pathlib.Path(self.path).write_bytes(b'left by a killed attempt')
+        self.file.write_bytes(b'left by a killed attempt')
         self.assertRaisesRegex(error, reason, self.download)
         self.assertEqual([], os.listdir(self.directory))
 
+    def assert_refused(self, error: type[Exception], reason: str) -> None:
+        """Check that the download fails before Nova requests data."""
+        self.assertRaisesRegex(error, reason, self.download)
+        self.assertNotIn('data', self.glance.methods)
+        self.assertEqual([], self.handler.calls)
+        self.assertEqual([], os.listdir(self.directory))
+
+    def assert_unused(self, permission_asked: bool) -> None:
+        """Check that Nova did not open or request any location."""
+        self.assertEqual([], self.handler.calls)
+        self.assertEqual(permission_asked, self.range.called)
+        self.assertNotIn('get_image_locations', self.glance.methods)
+        self.login.assert_not_called()
+
+    def assert_no_second_source(self) -> None:
+        """If the destination is at fault, no other source can help."""
+        self.assertEqual(['mem://0'], self.handler.urls)
+        self.assertNotIn('data', self.glance.methods)
+
 
 class TestRegistry(DownloadTestCase):
-    def test_nothing_is_active_by_default(self) -> None:
+    def test_active_handlers(self) -> None:
         self.assertEqual({}, glance.active_handlers())
-
-    def test_rbd(self) -> None:
+        glance.register_handler('mem', FakeHandler())
         for schemes, old_switch in ((['rbd'], False), ([], True),
                                     (['rbd'], True), (['rbd', 'rbd'], False)):
             self.flags(allowed_direct_url_schemes=schemes,
@@ -138,38 +169,23 @@ class TestRegistry(DownloadTestCase):
             self.assertEqual({'rbd': export.open_source},
                              glance.active_handlers())
 
-    def test_registered_and_not_active(self) -> None:
-        glance.register_handler('mem', FakeHandler())
-        self.flags(enable_rbd_download=True, group='glance')
-        self.assertEqual(['rbd'], list(glance.active_handlers()))
-
     def test_registered_twice(self) -> None:
-        handler = FakeHandler()
-        glance.register_handler('mem', handler)
-        self.assertRaisesRegex(
-            ValueError, "'mem'", glance.register_handler, 'mem',
-            FakeHandler())
-        self.assertIs(handler, glance._HANDLERS['mem'])
-
-    def test_rbd_is_registered(self) -> None:
-        self.assertRaisesRegex(
-            ValueError, "'rbd'", glance.register_handler, 'rbd',
-            FakeHandler())
+        glance.register_handler('mem', FakeHandler())
+        for scheme, handler in list(glance._HANDLERS.items()):
+            self.assertRaisesRegex(
+                ValueError, repr(scheme), glance.register_handler, scheme,
+                FakeHandler())
+            self.assertIs(handler, glance._HANDLERS[scheme])
 
     def test_unknown_scheme(self) -> None:
         glance.register_handler('mem', FakeHandler())
-        self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file'],
+        self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file', 'RBD'],
                    group='glance')
         for start in (glance.active_handlers, glance.API,
                       glance.GlanceImageServiceV2):
             self.assertRaisesRegex(
                 exception.InvalidConfiguration,
-                'no handler for: file, nfs, .* are: mem, rbd$',
-                start)
-
-    def test_scheme_in_capitals_is_unknown(self) -> None:
-        self.flags(allowed_direct_url_schemes=['RBD'], group='glance')
-        self.assertRaises(exception.InvalidConfiguration, glance.API)
+                'no handler for: RBD, file, nfs, .* are: mem, rbd$', start)
 
     def test_no_plug_point_is_left(self) -> None:
         """Only the registry provides handlers, not entry points."""
@@ -177,97 +193,96 @@ class TestRegistry(DownloadTestCase):
             group='nova.image.download')))
         with mock.patch('importlib.metadata.entry_points') as entry_points:
             self.handle(RIGHT)
-            self.assertEqual({'mem': glance._HANDLERS['mem']},
-                             glance.active_handlers())
+            self.assertEqual({'mem': self.handler}, glance.active_handlers())
             self.download()
         entry_points.assert_not_called()
+
+    def test_proximity(self) -> None:
+        def rank(_url: str) -> int | None:
+            return 0
+
+        glance.register_handler('near', FakeHandler(), rank)
+        glance.register_handler('any', FakeHandler())
+        self.assertEqual({'rbd': cluster.proximity, 'near': rank},
+                         glance._PROXIMITIES)
 
 
 class TestSources(DownloadTestCase):
     def test_direct(self) -> None:
-        handler = self.handle(RIGHT)
-        with self.logged() as logs:
-            self.assertIsNone(self.download())
-        self.assert_fetched(by_http=False)
+        self.handle(RIGHT)
+        self.assertEqual([], self.fetch(by_http=False))
         self.assertEqual([(uuids.image, 'mem://0', self.path)],
-                         handler.calls)
-        self.assertEqual(1, handler.closed)
-        self.assertEqual([len(RIGHT)], handler.sources[0].finished)
-        self.assertEqual([], self.warnings(logs))
+                         self.handler.calls)
+        self.assertEqual(1, self.handler.closed)
+        self.assertEqual([len(RIGHT)], self.handler.sources[0].finished)
+        # Nova has asked whether this user may download the image.
+        self.assertEqual(['get'], self.glance.methods)
+        [request] = self.range.request_history
+        self.assertEqual(f'bytes={len(RIGHT)}-', request.headers['Range'])
+        self.assertEqual('token', request.headers['X-Auth-Token'])
 
     def test_order(self) -> None:
-        handler = self.handle(broken(), WRONG, RIGHT, RIGHT)
-        self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual(['mem://0', 'mem://1', 'mem://2'], handler.urls)
+        for outcomes, by_http, used in (
+            ((broken(), WRONG, RIGHT, RIGHT), False, 3),
+            ((broken(), broken()), True, 2),
+            ((WRONG,), True, 1),
+        ):
+            self.handle(*outcomes)
+            self.fetch(by_http)
+            self.assertEqual(
+                ['mem://%d' % number for number in range(used)],
+                self.handler.urls)
 
     def test_direct_url_comes_after_locations_and_not_twice(self) -> None:
-        handler = self.handle(broken(), broken(), broken())
-        self.locate('mem://a', 'mem://b', 'mem://a')
         for direct_url in ('mem://a', 'mem://b', 'mem://c'):
+            self.handle(broken(), broken(), broken())
+            self.locate('mem://a', 'mem://b', 'mem://a')
             self.image['direct_url'] = direct_url
-            handler.calls.clear()
-            handler._outcomes = [broken(), broken(), broken()]
             self.download()
             self.assertEqual(
                 ['mem://a', 'mem://b'] +
-                ['mem://c'] * (direct_url == 'mem://c'), handler.urls)
+                ['mem://c'] * (direct_url == 'mem://c'), self.handler.urls)
 
-    def test_direct_url_alone(self) -> None:
-        handler = self.handle(RIGHT)
-        del self.image['locations']
-        self.image['direct_url'] = 'mem://only'
-        self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual(['mem://only'], handler.urls)
+    def test_nearest_first(self) -> None:
+        ranks: Mapping[str, int | None]
+        for ranks, outcomes, used in (
+            ({'far': 7, 'nowhere': None, 'near': 0, 'beside': 1},
+             (broken(), broken(), RIGHT), ['near', 'beside', 'far']),
+            # If all are of no use, the log tells why.
+            ({'a': None, 'b': None}, (broken(), broken()), ['a', 'b']),
+        ):
+            self.handle(*outcomes)
+            glance._PROXIMITIES['mem'] = (
+                lambda url: ranks[url.partition('://')[2]])
+            self.locate(*('mem://' + name for name in ranks))
+            warnings = self.fetch(by_http=RIGHT not in outcomes)
+            self.assertEqual(['mem://' + name for name in used],
+                             self.handler.urls)
+            self.assertEqual(2, len(warnings))
 
-    def test_http_comes_last(self) -> None:
-        handler = self.handle(broken(), broken())
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
-
-    def test_not_switched_on(self) -> None:
-        handler = self.handle(RIGHT)
-        self.flags(allowed_direct_url_schemes=[], group='glance')
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual([], handler.calls)
+    def test_no_usable_location(self) -> None:
+        for schemes, shown, hidden in (
+            ([], ['mem://0'], []), ([], [], ['mem://0']),
+            # Nova downloads no other scheme.
+            (['mem'], ['file:///x', 'swift+https://a/b', RBD_URL, 'MEM://x',
+                       'memory://x', ' mem://x', '/mem://x', ''], []),
+        ):
+            self.handle()
+            self.flags(allowed_direct_url_schemes=schemes, group='glance')
+            self.locate(*shown)
+            self.glance.hidden = hidden
+            self.assertEqual([], self.fetch(by_http=True))
+            self.assert_unused(permission_asked=False)
 
     def test_no_locations(self) -> None:
-        self.handle()
-        del self.image['locations']
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual([], self.warnings(logs))
+        self.hide()
+        self.assertEqual([], self.fetch(by_http=True))
         self.assertEqual(['get', 'get_image_locations', 'data'],
                          self.glance.methods)
-
-    def test_locations_of_other_schemes(self) -> None:
-        handler = self.handle()
-        self.locate('file:///var/lib/glance/x', 'swift+https://a/b', RBD_URL,
-                    'MEM://x', 'memory://x', ' mem://x', '/mem://x', '')
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual([], handler.calls)
-        self.assertEqual([], self.warnings(logs))
+        # Nova verifies the data itself.
+        self.assertEqual({'do_checksum': False}, self.glance.kwargs)
 
     def test_warned_once_for_each_failed_source(self) -> None:
-        self.handle(broken(), WRONG, crypto_exceptions.InvalidSignature())
-        with self.logged() as logs:
-            self.download()
-        found = self.warnings(logs)
-        self.assertEqual(3, len(found), str(found))
-        for line, reason in zip(found, (
-                'the cable is broken', 'Glance recorded',
-                'the signature does not match the data')):
-            for part in (uuids.image, ' mem,', reason):
-                self.assertIn(part, line)
-
-    def test_warning_tells_its_reason_once(self) -> None:
-        """oslo.log adds the error that is being handled to a line."""
         handled: list[BaseException | None] = []
 
         def look(record: logging.LogRecord) -> bool:
@@ -277,27 +292,29 @@ class TestSources(DownloadTestCase):
         logger = logging.getLogger('nova.image.download')
         logger.addFilter(look)
         self.addCleanup(logger.removeFilter, look)
-        self.handle(broken())
-        with self.logged() as logs:
-            self.download()
-        self.assertEqual(1, len(self.warnings(logs)))
-        self.assertEqual([None] * len(handled), handled)
-        self.assertGreater(len(handled), 0)
+        self.handle(broken(), WRONG, crypto_exceptions.InvalidSignature())
+        warnings = self.fetch(by_http=True)
+        for line, reason in zip(warnings, (
+                'the cable is broken', 'Glance recorded',
+                'the signature does not match the data'), strict=True):
+            for part in (uuids.image, ' mem,', reason):
+                self.assertIn(part, line)
+        # oslo.log would add an error that is being handled to the line.
+        self.assertEqual([None] * 4, handled)
 
     def test_any_error_of_a_handler_is_one_of_the_source(self) -> None:
         for error in (KeyError('disk_format'), RuntimeError('no thread'),
                       OSError(errno.EMFILE, 'no descriptor is left'),
                       exception.NovaException('something')):
-            glance._HANDLERS.pop('mem', None)
-            self.glance = FakeGlance(self.image)
             self.handle(error)
-            self.download()
-            self.assert_fetched(by_http=True)
+            self.fetch(by_http=True)
 
     def test_progress(self) -> None:
+        self.useFixture(fixtures.MockPatch(
+            'nova.image.download._PROGRESS_INTERVAL', 0))
         self.handle(broken(), RIGHT)
         progress = mock.Mock(spec_set=download.Progress())
-        self.download(progress=progress)
+        self.fetch(by_http=False, progress=progress)
         size = len(RIGHT)
         self.assertEqual([
             mock.call.on_source_started('mem', size),
@@ -307,11 +324,13 @@ class TestSources(DownloadTestCase):
             mock.call.on_complete('mem', mock.ANY, 'sha256'),
         ], progress.mock_calls)
         self.assertEqual(size, progress.on_complete.call_args.args[1].size)
+        self.assertIn(
+            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
+            'bytes', self.logged)
 
     def test_progress_ends_the_download(self) -> None:
-        self.handle(broken(), RIGHT)
         for source, count in (('mem', 0), ('http', 2)):
-            handler = self.handle_again(broken(), broken())
+            self.handle(broken(), broken())
 
             def stop(name: str, size: int | None) -> None:
                 self.assertEqual(len(RIGHT), size)
@@ -322,44 +341,25 @@ class TestSources(DownloadTestCase):
             progress.on_source_started.side_effect = stop
             self.assertRaises(
                 PermissionError, self.download, progress=progress)
-            self.assertEqual(count, len(handler.calls))
-            self.assertEqual(0, self.glance.methods.count('data'))
+            self.assertEqual(count, len(self.handler.calls))
+            self.assertNotIn('data', self.glance.methods)
             self.assertEqual([], os.listdir(self.directory))
 
     def test_line_that_tells_how_it_came(self) -> None:
-        self.handle(RIGHT)
         report = transfer.Report(3 << 20, 1 << 20, 1.5)
-        with mock.patch.object(transfer, 'transfer', return_value=report):
-            with self.logged() as logs:
-                self.download()
-        self.assertEqual(
-            [f'Image {uuids.image} fetched by mem: 3145728 bytes, 1048576 '
-             'bytes written, in 1.50 s, 2.0 MiB/s, verified by sha256'],
-            [record.getMessage() for record in logs.records])
-
-    def test_line_for_http(self) -> None:
-        with self.logged() as logs:
-            self.download()
-        self.assertEqual(1, len(logs.records))
-        self.assertRegex(
-            logs.records[0].getMessage(),
-            f'^Image {uuids.image} fetched by http: 300000 bytes, 300000 '
-            r'bytes written, in \d+\.\d\d s, \d+\.\d MiB/s, verified by '
-            'sha256$')
-
-    def test_progress_of_a_long_download_is_logged(self) -> None:
-        self.useFixture(fixtures.MockPatch(
-            'nova.image.download._PROGRESS_INTERVAL', 0))
-        self.handle(RIGHT)
-        with self.logged() as logs:
-            self.download()
-        self.assertIn(
-            f'Image {uuids.image} is being fetched by mem: 300000 of 300000 '
-            'bytes', [record.getMessage() for record in logs.records])
+        for source, outcomes in (('mem', [RIGHT]), ('http', [])):
+            self.handle(*outcomes)
+            with mock.patch.object(transfer, 'transfer', return_value=report):
+                with self.assertLogs('nova.image', 'INFO') as logs:
+                    self.download()
+            self.assertEqual(
+                [f'Image {uuids.image} fetched by {source}: 3145728 bytes, '
+                 '1048576 bytes written, in 1.50 s, 2.0 MiB/s, verified by '
+                 'sha256'], [record.getMessage() for record in logs.records])
 
     def test_progress_is_logged_now_and_then(self) -> None:
         clock = mock.Mock(side_effect=[100, 109, 110, 111, 119, 135, 144])
-        with self.logged() as logs:
+        with self.assertLogs('nova.image', 'INFO') as logs:
             progress = download._ProgressLog(
                 uuids.image, 'mem', download.Progress(), clock)
             for done in range(1, 7):
@@ -370,91 +370,52 @@ class TestSources(DownloadTestCase):
             [record.getMessage().rpartition(': ')[2]
              for record in logs.records])
 
-    def test_size_is_not_known(self) -> None:
-        """Nova cannot check the size then, and uses HTTP only."""
-        handler = self.handle(RIGHT)
-        self.image['size'] = None
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual([], handler.calls)
-        self.assertFalse(self.range.called)
-
-    def test_size_of_zero_is_a_size(self) -> None:
-        self.image['size'] = 0
-        self.assert_fails(exception.CouldNotFetchImage, 'more than the 0')
-
     def test_empty_image(self) -> None:
         self.image.update(size=0, os_hash_value=hashlib.sha256().hexdigest())
         self.handle(b'')
-        self.download()
-        self.assertEqual(b'', pathlib.Path(self.path).read_bytes())
-        self.assertEqual(
-            ['bytes=0-'], [request.headers['Range']
-                           for request in self.range.request_history])
+        self.fetch(by_http=False, content=b'')
+        [request] = self.range.request_history
+        self.assertEqual('bytes=0-', request.headers['Range'])
         self.assertEqual(['get'], self.glance.methods)
 
 
 class TestPermission(DownloadTestCase):
     """Nova asks whether Glance lets this user download the image."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.handler = self.handle(RIGHT)
-
-    def test_permitted(self) -> None:
-        self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual(['get'], self.glance.methods)
-        self.assertEqual(1, self.range.call_count)
-        headers = self.range.request_history[0].headers
-        self.assertEqual(f'bytes={len(RIGHT)}-', headers['Range'])
-        self.assertEqual('token', headers['X-Auth-Token'])
-
     def test_refused(self) -> None:
-        for hidden in (False, True):
-            if hidden:
-                self.glance.hidden = ['mem://0']
-                del self.image['locations']
+        for make in (self.handle, self.hide):
             for status, error in ((401, exception.ImageNotAuthorized),
                                   (403, exception.ImageNotAuthorized),
                                   (404, exception.ImageNotFound)):
-                self.answer(status)
-                self.glance.methods.clear()
-                self.assertRaisesRegex(error, uuids.image, self.download)
-                self.assertEqual(['get'], self.glance.methods)
-        self.assertEqual([], os.listdir(self.directory))
-        self.assertEqual([], self.handler.calls)
-        self.login.assert_not_called()
+                make(RIGHT)
+                self.answer(status_code=status)
+                self.assert_refused(error, uuids.image)
+                self.assert_unused(permission_asked=True)
 
     def test_any_other_answer_means_http(self) -> None:
         self.flags(num_retries=0, group='glance')
-        self.glance.hidden = ['mem://0']
-        for answer, said in (
-            *((status, str(status)) for status in (
-                200, 204, 206, 300, 400, 409, 413, 429, 500, 502, 503)),
-            (requests.ConnectionError, 'Unable to establish connection'),
-            (requests.Timeout, 'timed out'),
-        ):
-            self.glance = FakeGlance(self.image)
-            self.answer(answer)
-            with self.logged() as logs:
-                self.download()
-            self.assert_fetched(by_http=True)
-            [warning] = self.warnings(logs)
+        # A proxy may ignore the range, and send the whole image.
+        body = fakes.UnreadBody(RIGHT)
+        self.hide(RIGHT)
+        self.locate('mem://0')
+        answers: list[tuple[dict[str, ty.Any], str]] = [
+            ({'status_code': status, 'body': body}, str(status))
+            for status in (200, 204, 206, 300, 400, 409, 413, 429, 500, 502,
+                           503)]
+        for answer, reason in (*answers, (
+            {'exc': requests.ConnectionError},
+            'Unable to establish connection',
+        ), ({'exc': requests.Timeout}, 'timed out')):
+            self.answer(**answer)
+            [warning] = self.fetch(by_http=True)
             self.assertIn(uuids.image, warning)
-            self.assertIn(said, warning)
-        self.assertEqual([], self.handler.calls)
-        self.login.assert_not_called()
-
-    def test_answer_is_not_read(self) -> None:
-        """A proxy may ignore the range, and send the whole image."""
-        self.answer(200)
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertTrue(self.body.closed)
+            self.assertIn(reason, warning)
+            self.assert_unused(permission_asked=True)
+        self.assertTrue(body.closed)
 
     def test_image_is_not_active(self) -> None:
         """Nova then requests the data from Glance, and Glance decides."""
+        self.handle(RIGHT)
         self.glance.refusal = glance_exc.HTTPForbidden()
         for status in ('queued', 'saving', 'uploading', 'importing',
                        'deactivated', 'pending_delete', 'deleted', 'killed',
@@ -463,56 +424,41 @@ class TestPermission(DownloadTestCase):
             self.glance.methods.clear()
             self.assertRaises(exception.ImageNotAuthorized, self.download)
             self.assertEqual(['get', 'data'], self.glance.methods)
-        self.assertFalse(self.range.called)
-        self.assertEqual([], self.handler.calls)
-        self.login.assert_not_called()
+        self.assert_unused(permission_asked=False)
 
-    def test_glance_not_asked_without_a_usable_location(self) -> None:
-        self.locate('file:///x', 'swift://y')
-        self.download()
-        self.flags(allowed_direct_url_schemes=[], group='glance')
-        self.locate('mem://0')
-        self.download()
-        self.assertFalse(self.range.called)
+    def test_size_is_not_known(self) -> None:
+        """Nova cannot check the size then, and uses HTTP only."""
+        self.handle(RIGHT)
+        self.image['size'] = None
+        self.fetch(by_http=True)
+        self.assert_unused(permission_asked=False)
 
     def test_asked_again_before_each_location(self) -> None:
         """The attempt before can have taken minutes."""
-        del glance._HANDLERS['mem']
-        handler = self.handle(broken(), RIGHT)
-        self.requests.get(
-            f'{FakeGlance.api_server}/v2/images/{uuids.image}/file',
-            [{'status_code': 416}, {'status_code': 403}])
+        self.handle(broken(), RIGHT)
+        self.answer([{'status_code': 416}, {'status_code': 403}])
         self.assertRaises(exception.ImageNotAuthorized, self.download)
-        self.assertEqual(['mem://0'], handler.urls)
+        self.assertEqual(['mem://0'], self.handler.urls)
         self.assertEqual(['get'], self.glance.methods)
 
     def test_server_named_by_the_request(self) -> None:
-        """It could name any image in Ceph, and permit its download."""
-        with mock.patch.object(FakeGlance, 'has_explicit_endpoint', True):
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertFalse(self.range.called)
-        self.assertEqual([], self.handler.calls)
+        """It could name any image in Ceph, and must get no credentials."""
+        for make in (self.handle, self.hide):
+            make(RIGHT)
+            with mock.patch.object(
+                    self.glance, 'has_explicit_endpoint', True):
+                self.fetch(by_http=True)
+            self.assert_unused(permission_asked=False)
 
 
 class TestHiddenLocations(DownloadTestCase):
     """Glance is asked where an image is that does not say so itself."""
 
-    def hide(self, *outcomes: bytes | Exception) -> FakeHandler:
-        handler = self.handle(*outcomes)
-        self.glance.hidden = [
-            entry['url'] for entry in self.image.pop('locations')]
-        return handler
-
-    def questions(self) -> int:
-        return self.glance.methods.count('get_image_locations')
-
     def test_asked_after_the_user_has_seen_the_image(self) -> None:
-        handler = self.hide(broken(), RIGHT)
+        self.hide(broken(), RIGHT)
         with self.assertNoLogs('nova.image.locations', 'INFO'):
-            self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
+            self.fetch(by_http=False)
+        self.assertEqual(['mem://0', 'mem://1'], self.handler.urls)
         self.assertEqual(['get', 'get_image_locations'],
                          self.glance.methods)
 
@@ -525,69 +471,32 @@ class TestHiddenLocations(DownloadTestCase):
             self.context, 2, 'get', args=(uuids.image,))
         self.login.assert_not_called()
 
-    def test_not_asked_where_they_are_shown(self) -> None:
-        handler = self.handle(broken(), RIGHT)
-        self.glance.hidden = ['mem://hidden']
-        self.locate('mem://0')
-        self.download()
-        self.locate('file:///x')
-        self.download()
-        del self.image['locations']
-        self.image['direct_url'] = 'mem://1'
-        self.download()
-        self.assertEqual(['mem://0', 'mem://1'], handler.urls)
-        self.assertEqual(2, self.glance.methods.count('data'))
-        self.assertEqual(0, self.questions())
-        self.login.assert_not_called()
-
-    def test_not_asked_where_it_is_not_switched_on(self) -> None:
-        self.hide(RIGHT)
-        self.flags(allowed_direct_url_schemes=[], group='glance')
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual(0, self.questions())
-        self.login.assert_not_called()
-
-    def test_server_named_by_the_request_gets_no_credentials(self) -> None:
-        self.hide(RIGHT)
-        with mock.patch.object(FakeGlance, 'has_explicit_endpoint', True):
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual(0, self.questions())
-        self.login.assert_not_called()
-
-    def test_which_client_has_explicit_endpoint(self) -> None:
-        with mock.patch('glanceclient.Client'):
-            for service, expected in (
-                (glance.get_default_image_service(), False),
-                (glance.get_remote_image_service(
-                    self.context, uuids.image)[0], False),
-                (glance.get_remote_image_service(
-                    self.context, 'http://x/v2/images/' + uuids.image)[0],
-                 True),
-            ):
-                self.assertIs(expected, service._client.has_explicit_endpoint)
-
-    def test_not_asked_for_a_stream(self) -> None:
-        self.hide(RIGHT)
-        self.download(dst_path=None)
-        self.assertEqual(0, self.questions())
-
-    def test_other_schemes(self) -> None:
-        handler = self.hide(RIGHT)
-        self.glance.hidden = ['file:///x', 'rbd://x', 'mem://0', 'swift://x']
-        self.download()
-        self.assertEqual(['mem://0'], handler.urls)
-        self.glance.hidden = ['file:///x']
-        self.download()
-        self.assertEqual(1, self.glance.methods.count('data'))
+    def test_asked_only_where_none_is_shown(self) -> None:
+        for shown, direct_url, hidden, used in (
+            (['mem://0'], None, ['mem://x'], ['mem://0']),
+            (['file:///x'], None, ['mem://x'], []),
+            ([], 'mem://1', ['mem://x'], ['mem://1']),
+            ([], None, ['file:///x', 'rbd://x', 'mem://0', 'swift://x'],
+             ['mem://0']),
+            ([], None, ['file:///x'], []),
+        ):
+            self.handle(RIGHT)
+            self.locate(*shown)
+            self.image['direct_url'] = direct_url
+            self.glance.hidden = hidden
+            self.login.reset_mock()
+            self.fetch(by_http=not used)
+            self.assertEqual(used, self.handler.urls)
+            asked = not shown and not direct_url
+            self.assertEqual(
+                asked, 'get_image_locations' in self.glance.methods)
+            self.assertEqual(asked, self.login.called)
 
     def test_no_credentials(self) -> None:
         self.hide(RIGHT)
         self.login.side_effect = exception.InvalidConfiguration('x')
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual(0, self.questions())
+        self.fetch(by_http=True)
+        self.assertNotIn('get_image_locations', self.glance.methods)
 
     def test_error_does_not_give_them_away(self) -> None:
         self.hide(broken())
@@ -599,93 +508,41 @@ class TestHiddenLocations(DownloadTestCase):
             self.assertNotIn('mem://', text)
 
 
-class TestProximity(DownloadTestCase):
-    """Several places to have an image from."""
-
-    def rank(self, **ranks: int | None) -> None:
-        glance._PROXIMITIES['mem'] = lambda url: ranks[url.partition('://')[2]]
-        self.locate(*('mem://' + name for name in ranks))
-
-    def test_nearest_first(self) -> None:
-        handler = self.handle(broken(), broken(), RIGHT)
-        self.rank(far=7, nowhere=None, near=0, beside=1)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual(
-            ['mem://near', 'mem://beside', 'mem://far'], handler.urls)
-        # No warning about the location that this host cannot use.
-        self.assertEqual(2, len(self.warnings(logs)))
-
-    def test_all_are_of_no_use(self) -> None:
-        """Then the log says why."""
-        handler = self.handle(broken(), broken())
-        self.rank(a=None, b=None)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertEqual(['mem://a', 'mem://b'], handler.urls)
-        self.assertEqual(2, len(self.warnings(logs)))
-
-    def test_registered_with_the_handler(self) -> None:
-        def rank(_url: str) -> int | None:
-            return 0
-
-        glance.register_handler('near', FakeHandler(), rank)
-        glance.register_handler('any', FakeHandler())
-        self.assertEqual({'rbd': cluster.proximity, 'near': rank},
-                         glance._PROXIMITIES)
-
-
 class TestFailures(DownloadTestCase):
     """The right exception, and nothing at the destination."""
 
     def test_destination_cannot_be_written(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
+        self.handle(RIGHT, RIGHT)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch('os.pwrite', side_effect=full):
             with self.assertNoLogs('nova.image', 'WARNING'):
                 self.assert_fails(OSError, 'No space left')
-        # No other source would help.
-        self.assertEqual(['mem://0'], handler.urls)
-        self.assertNotIn('data', self.glance.methods)
-
-    def test_no_directory(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
+        self.assert_no_second_source()
+        self.handle(RIGHT, RIGHT)
         self.path = os.path.join(self.directory, 'no', 'image')
         self.assertRaises(FileNotFoundError, self.download)
-        self.assertEqual(['mem://0'], handler.urls)
-        self.assertNotIn('data', self.glance.methods)
+        self.assert_no_second_source()
 
-    def test_wrong_bytes_everywhere(self) -> None:
-        self.handle(WRONG)
-        self.glance.body = WRONG
-        self.assert_fails(exception.ImageUnacceptable, 'Glance recorded')
-        self.assertEqual(1, self.glance.closed)
-
-    def test_http_ends_early(self) -> None:
-        self.handle(broken())
-        self.glance.body = RIGHT[:-1]
-        self.assert_fails(
-            exception.CouldNotFetchImage,
-            f'{uuids.image}.*299999 bytes, the image has 300000')
-
-    def test_http_brings_too_much(self) -> None:
-        self.glance.body = RIGHT + b'!'
-        self.assert_fails(exception.CouldNotFetchImage, 'more than')
-        self.assertEqual(1, self.glance.closed)
-
-    def test_wrong_bytes_over_http_alone(self) -> None:
-        """Another host may receive the right bytes."""
-        self.glance.body = WRONG
-        self.assert_fails(exception.CouldNotFetchImage,
-                          f'{uuids.image}.*Glance recorded')
-        self.assertEqual(1, self.glance.closed)
-
-    def test_wrong_bytes_that_differ(self) -> None:
-        self.handle(WRONG, broken())
-        self.glance.body = RIGHT[:-2] + b'!!'
-        self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
+    def test_wrong_data_over_http(self) -> None:
+        cannot_fetch = exception.CouldNotFetchImage
+        recorded = f'{uuids.image}.*Glance recorded'
+        for outcomes, body, error, reason in (
+            ((broken(),), RIGHT[:-1], cannot_fetch,
+             f'{uuids.image}.*299999 bytes, the image has 300000'),
+            ((), RIGHT + b'!', cannot_fetch, 'more than'),
+            # Another host may receive the right bytes,
+            ((), WRONG, cannot_fetch, recorded),
+            ((WRONG, broken()), RIGHT[:-2] + b'!!', cannot_fetch, recorded),
+            # but not if two sources have the same wrong ones.
+            ((WRONG,), WRONG, exception.ImageUnacceptable, recorded),
+        ):
+            self.handle(*outcomes)
+            self.glance.body = body
+            self.glance.closed = 0
+            self.assert_fails(error, reason)
+            self.assertEqual(1, self.glance.closed)
+        self.image['size'] = 0
+        self.assert_fails(cannot_fetch, 'more than the 0')
 
     def test_http_connection_breaks(self) -> None:
         # These are what requests makes of the errors of urllib3.
@@ -698,152 +555,103 @@ class TestFailures(DownloadTestCase):
                 exception.CouldNotFetchImage,
                 f'{uuids.image}.*the connection broke')
 
-    def test_http_is_refused(self) -> None:
-        for refusal, error in (
-            (glance_exc.HTTPNotFound(), exception.ImageNotFound),
-            (glance_exc.HTTPForbidden(), exception.ImageNotAuthorized),
+    def test_no_data_over_http(self) -> None:
+        self.glance.body = None
+        for refusal, error, reason in (
+            (glance_exc.HTTPNotFound(), exception.ImageNotFound, ''),
+            (glance_exc.HTTPForbidden(), exception.ImageNotAuthorized, ''),
             (exception.GlanceConnectionFailed(server='x', reason='down'),
-             exception.GlanceConnectionFailed),
+             exception.GlanceConnectionFailed, ''),
+            (None, exception.ImageUnacceptable, 'no data'),
         ):
             self.glance.refusal = refusal
-            self.assertRaises(error, self.download)
+            self.assertRaisesRegex(error, reason, self.download)
             self.assertEqual([], os.listdir(self.directory))
 
-    def test_http_has_no_data(self) -> None:
-        self.glance.body = None
-        self.assertRaisesRegex(
-            exception.ImageUnacceptable, 'no data', self.download)
-        self.assertEqual([], os.listdir(self.directory))
-
     def test_no_way_to_verify_it(self) -> None:
-        handler = self.handle(RIGHT)
+        self.handle(RIGHT)
         self.image['os_hash_algo'] = 'gost'
-        self.assertRaisesRegex(
-            exception.ImageUnacceptable, 'gost', self.download)
-        self.assertEqual([], handler.calls)
-        self.assertNotIn('data', self.glance.methods)
+        self.assert_refused(exception.ImageUnacceptable, 'gost')
 
 
 class TestVerification(DownloadTestCase):
-    def test_wrong_bytes_on_the_direct_way(self) -> None:
-        self.handle(WRONG)
-        self.download()
-        self.assert_fetched(by_http=True)
+    def test_by_hash(self) -> None:
+        hashed = dict(self.image)
+        no_hash = {'os_hash_algo': None, 'os_hash_value': None}
+        md5 = {'os_hash_value': None, 'checksum': hashlib.md5(
+            RIGHT, usedforsecurity=False).hexdigest()}
+        for switch, changes, outcomes, by_http, name, verified in (
+            (True, {}, [RIGHT], False, 'sha256', True),
+            (True, md5, [WRONG, RIGHT], False, 'md5', True),
+            (True, no_hash | md5, [RIGHT], False, 'md5', True),
+            (True, {'os_hash_value': None}, [RIGHT], False, 'nothing', False),
+            (True, no_hash, [], True, 'nothing', False),
+            (False, {}, [RIGHT], False, 'nothing', False),
+            # Nova checks the size even so.
+            (False, {}, [RIGHT + b'!', RIGHT[:-1]], True, 'sha256', False),
+        ):
+            self.flags(verify_direct_download=switch, group='glance')
+            self.image.clear()
+            self.image.update(hashed | changes)
+            self.handle(*outcomes)
+            self.fetch(by_http)
+            self.assertIn('verified by ' + name, self.logged[-1])
+            self.assertEqual([verified] * len(outcomes),
+                             self.handler.verified, str(changes))
 
     def test_hash_left_out_for_direct_downloads_only(self) -> None:
         self.flags(verify_direct_download=False, group='glance')
         self.handle(WRONG)
-        with self.logged() as logs:
-            self.download()
-        self.assertEqual(WRONG, pathlib.Path(self.path).read_bytes())
-        self.assertIn('verified by nothing', logs.output[-1])
-        del glance._HANDLERS['mem']
+        self.fetch(by_http=False, content=WRONG)
+        self.assertIn('verified by nothing', self.logged[-1])
         self.handle(broken())
         self.glance.body = WRONG
         self.assert_fails(exception.CouldNotFetchImage, 'Glance recorded')
-
-    def test_handler_knows_whether_bytes_are_verified(self) -> None:
-        unsigned = dict(self.image)
-        for switch, changes, expected in (
-            (True, {}, True), (False, {}, False),
-            (True, {'os_hash_value': None}, False),
-            (True, {'os_hash_value': None, 'checksum': hashlib.md5(
-                RIGHT, usedforsecurity=False).hexdigest()}, True),
-        ):
-            self.flags(verify_direct_download=switch, group='glance')
-            glance._HANDLERS.pop('mem', None)
-            self.image.update(unsigned | changes)
-            handler = self.handle(RIGHT)
-            self.download()
-            self.assertEqual([expected], handler.verified, str(changes))
-
-    def test_size_counts_where_the_hash_is_left_out(self) -> None:
-        self.flags(verify_direct_download=False, group='glance')
-        for content in (RIGHT + b'!', RIGHT[:-1]):
-            glance._HANDLERS.pop('mem', None)
-            self.glance = FakeGlance(self.image)
-            self.handle(content)
-            self.download()
-            self.assert_fetched(by_http=True)
-
-    def test_md5(self) -> None:
-        self.image.update(
-            os_hash_algo=None, os_hash_value=None,
-            checksum=hashlib.md5(RIGHT, usedforsecurity=False).hexdigest())
-        self.handle(WRONG, RIGHT)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=False)
-        self.assertIn('verified by md5', logs.output[-1])
-
-    def test_nothing_recorded(self) -> None:
-        self.image.update(os_hash_algo=None, os_hash_value=None)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertIn('verified by nothing', logs.output[-1])
-
-    def test_glanceclient_does_not_do_it_again(self) -> None:
-        with mock.patch.object(
-                self.glance, 'call', wraps=self.glance.call) as call:
-            self.download()
-        self.assertEqual(
-            mock.call(self.context, 2, 'data', args=(uuids.image,),
-                      kwargs={'do_checksum': False}), call.mock_calls[-1])
 
 
 class TestSignatures(DownloadTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(signature_of(RIGHT))
-        self.certificate = self.useFixture(fixtures.MockPatch(
-            'cursive.signature_utils.get_certificate')).mock
-        self.certificate.return_value.public_key = (
-            fakes.private_key().public_key)
+        self.sign(RIGHT)
 
-    def test_direct(self) -> None:
-        self.handle(RIGHT)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=False)
-        self.assertIn('verified by signature', logs.output[-1])
-        self.certificate.assert_called_once()
-
-    def test_http(self) -> None:
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertIn('verified by signature', logs.output[-1])
-        self.certificate.assert_called_once()
+    def test_success(self) -> None:
+        for by_http, outcomes, changes in (
+            (False, [RIGHT], {}), (True, [], {}),
+            # A verifier that was not used serves the next source.
+            (True, [broken()], {}),
+            # Other properties do not matter, nor does the hash.
+            (True, [], {'hw_disk_bus': 'nothing that Nova knows'}),
+            (False, [RIGHT], {'os_hash_algo': 'gost', 'os_hash_value': 'a'}),
+        ):
+            self.certificate.reset_mock()
+            self.image.update(changes)
+            self.handle(*outcomes)
+            warnings = self.fetch(by_http)
+            self.assertEqual(len(outcomes) * by_http, len(warnings))
+            self.assertIn('verified by signature', self.logged[-1])
+            self.certificate.assert_called_once()
 
     def test_fresh_verifier_for_every_source(self) -> None:
-        started: list[transfer.Verifier | None] = []
-        real = transfer.transfer
-
-        def spy(source: transfer.Source, path: str,
-                verifier: transfer.Verifier | None, **kwargs: ty.Any,
-                ) -> transfer.Report:
-            started.append(verifier)
-            return real(source, path, verifier, **kwargs)
-
+        # This switches off the check of a hash only.
+        self.flags(verify_direct_download=False, group='glance')
         self.handle(WRONG, WRONG)
-        with mock.patch.object(transfer, 'transfer', spy):
-            with self.logged() as logs:
-                self.download()
-        self.assert_fetched(by_http=True)
-        self.assertNotIn(None, started)
-        self.assertEqual(3, len({id(verifier) for verifier in started}))
+        with mock.patch.object(
+                transfer, 'transfer', wraps=transfer.transfer) as spy:
+            warnings = self.fetch(by_http=True)
+        verifiers = [call.args[2] for call in spy.call_args_list]
+        self.assertNotIn(None, verifiers)
+        self.assertEqual([True] * 2, self.handler.verified)
+        self.assertEqual(3, len(set(map(id, verifiers))))
         self.assertEqual(3, self.certificate.call_count)
-        self.assertEqual(
-            2, len([line for line in self.warnings(logs)
-                    if 'the signature does not match the data' in line]))
+        self.assertEqual(2, len(warnings))
+        for line in warnings:
+            self.assertIn('the signature does not match the data', line)
 
     def test_hash_does_not_make_up_for_it(self) -> None:
         """Right by the hash that Glance recorded, and not what was signed."""
         self.image.update(signature_of(WRONG))
         self.handle(RIGHT)
-        with self.logged() as logs:
+        with self.assertLogs('nova.image', 'INFO') as logs:
             self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(
             ['WARNING', 'ERROR'],
@@ -851,25 +659,13 @@ class TestSignatures(DownloadTestCase):
         self.assertEqual(1, self.glance.closed)
         self.assertIn(uuids.image, logs.output[-1])
 
-    def test_switch_is_for_hashes_only(self) -> None:
-        self.flags(verify_direct_download=False, group='glance')
-        handler = self.handle(WRONG)
-        self.download()
-        self.assertEqual([True], handler.verified)
-        self.assert_fetched(by_http=True)
-
     def test_cannot_be_verified(self) -> None:
-        handler = self.handle(RIGHT)
+        self.handle(RIGHT)
         for name in signature_of(b''):
-            image = Image(self.image)
-            del image[name]
-            self.glance.image = image
-            self.assertRaisesRegex(
-                cursive_exception.SignatureVerificationError, '',
-                self.download)
-        self.assertEqual([], handler.calls)
-        self.assertNotIn('data', self.glance.methods)
-        self.assertEqual([], os.listdir(self.directory))
+            self.glance.image = Image(self.image)
+            del self.glance.image[name]
+            self.assert_refused(
+                cursive_exception.SignatureVerificationError, '')
 
     def test_property_that_nova_does_not_know(self) -> None:
         """An error of its own, which ends the boot at once."""
@@ -877,29 +673,22 @@ class TestSignatures(DownloadTestCase):
         for name, value in (('img_signature_hash_method', 'MD5'),
                             ('img_signature_key_type', 'RSA-PKCS1')):
             self.glance.image = Image({**self.image, name: value})
-            with self.logged() as logs:
-                self.assertRaisesRegex(
+            with self.assertLogs('nova.image', 'INFO') as logs:
+                self.assert_refused(
                     cursive_exception.SignatureVerificationError,
-                    'Invalid signature .*: %s' % value, self.download)
+                    'Invalid signature .*: %s' % value)
             [line] = logs.output
             self.assertIn(value, line)
             self.assertIn(uuids.image, line)
-        self.assertNotIn('data', self.glance.methods)
-
-    def test_other_properties_do_not_matter(self) -> None:
-        self.image['hw_disk_bus'] = 'nothing that Nova knows'
-        self.download()
-        self.assert_fetched(by_http=True)
 
     def test_unreadable_certificate(self) -> None:
         for error in (ValueError('no PEM'), TypeError('no bytes'),
                       crypto_exceptions.UnsupportedAlgorithm('no such key')):
             self.certificate.side_effect = error
-            self.assertRaisesRegex(
+            self.assert_refused(
                 cursive_exception.SignatureVerificationError,
                 'Certificate %s cannot be used: %s' % (
-                    uuids.certificate, error), self.download)
-        self.assertEqual([], os.listdir(self.directory))
+                    uuids.certificate, error))
 
     def test_unreadable_trusted_certificate(self) -> None:
         self.flags(enable_certificate_validation=True,
@@ -907,9 +696,7 @@ class TestSignatures(DownloadTestCase):
                    group='glance')
         self.certificate.side_effect = [
             self.certificate.return_value, ValueError('no PEM')]
-        self.assertRaisesRegex(
-            exception.CertificateValidationFailed, 'no PEM', self.download)
-        self.assertEqual([], os.listdir(self.directory))
+        self.assert_refused(exception.CertificateValidationFailed, 'no PEM')
 
     def test_verified_whatever_is_asked_for_by_then(self) -> None:
         """A second source never gets away with less than the first."""
@@ -924,12 +711,6 @@ class TestSignatures(DownloadTestCase):
         self.assert_fails(crypto_exceptions.InvalidSignature, '')
         self.assertEqual(2, self.certificate.call_count)
 
-    def test_verifier_that_was_not_used_serves_the_next_source(self) -> None:
-        self.handle(broken())
-        self.download()
-        self.assert_fetched(by_http=True)
-        self.certificate.assert_called_once()
-
     def test_no_second_certificate_is_to_be_had(self) -> None:
         self.handle(WRONG)
         self.certificate.side_effect = [
@@ -939,22 +720,13 @@ class TestSignatures(DownloadTestCase):
             cursive_exception.SignatureVerificationError, 'no answer')
         self.assertEqual(2, self.certificate.call_count)
 
-    def test_needs_no_hash(self) -> None:
-        self.image.update(os_hash_algo='gost', os_hash_value='ab')
-        self.handle(RIGHT)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=False)
-        self.assertEqual([], self.warnings(logs))
-
     def test_trusted_certificates_for_every_source(self) -> None:
         self.flags(verify_glance_signatures=False, group='glance')
         self.handle(WRONG)
         trusted = mock.Mock(ids=[uuids.certificate])
         with mock.patch('cursive.certificate_utils.verify_certificate',
                         autospec=True) as verify_certificate:
-            self.download(trusted_certs=trusted)
-        self.assert_fetched(by_http=True)
+            self.fetch(by_http=True, trusted_certs=trusted)
         self.assertEqual(
             [mock.call(context=self.context,
                        certificate_uuid=uuids.certificate,
@@ -970,30 +742,22 @@ class TestNewFileOnly(DownloadTestCase):
         self.assertEqual(['image'], os.listdir(self.directory))
 
     def test_file(self) -> None:
-        handler = self.handle(RIGHT, RIGHT)
-        pathlib.Path(self.path).write_bytes(b'of another process')
+        self.handle(RIGHT)
+        self.fetch(by_http=False, replace=False)
+        self.handle(RIGHT, RIGHT)
+        self.file.write_bytes(b'of another process')
         self.assert_kept()
-        # The destination is at fault, so no other source can help.
-        self.assertEqual(['mem://0'], handler.urls)
-        self.assertNotIn('data', self.glance.methods)
+        self.assert_no_second_source()
         self.image['locations'] = []
         self.assert_kept()
         self.assertEqual(1, self.glance.methods.count('data'))
-        self.assertEqual(b'of another process',
-                         pathlib.Path(self.path).read_bytes())
+        self.assertEqual(b'of another process', self.file.read_bytes())
 
     def test_fifo(self) -> None:
-        os.mkfifo(self.path)
-        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
+        reader = self.fifo()
         self.assert_kept()
         # eventlet's os.read() would wait for a writer.
         self.assertEqual(b'', transfer.native('os').read(reader, 1))
-
-    def test_nothing(self) -> None:
-        self.handle(RIGHT)
-        self.download(replace=False)
-        self.assert_fetched(by_http=False)
 
 
 class TestOtherDestinations(DownloadTestCase):
@@ -1001,47 +765,38 @@ class TestOtherDestinations(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.handler = self.handle(RIGHT)
+        self.handle(RIGHT)
 
-    def test_file_object(self) -> None:
+    def assert_read(self) -> None:
         file = io.BytesIO()
         self.assertIsNone(self.download(data=file))
         self.assertEqual(RIGHT, file.getvalue())
+        self.assertEqual(RIGHT, b''.join(self.download(dst_path=None)))
         self.assertEqual([], os.listdir(self.directory))
-        self.assertEqual([], self.handler.calls)
+        self.assert_unused(permission_asked=False)
 
-    def test_chunks(self) -> None:
-        chunks = self.download(dst_path=None)
-        self.assertEqual(RIGHT, b''.join(chunks))
-        self.assertEqual([], self.handler.calls)
+    def test_file_object_and_chunks(self) -> None:
+        self.assert_read()
+        self.assertEqual(['data'] * 2, self.glance.methods)
+
+    def test_signature(self) -> None:
+        self.sign(RIGHT)
+        with self.assertLogs('nova.image', 'INFO') as logs:
+            self.assert_read()
+        self.assertEqual(
+            ['Image signature verification succeeded for image %s' %
+             uuids.image] * 2,
+            [record.getMessage() for record in logs.records])
 
     def test_fifo(self) -> None:
         body = RIGHT[:5000]
         self.glance.body = body
-        os.mkfifo(self.path)
-        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
+        reader = self.fifo()
         self.assertIsNone(self.download())
         self.assertEqual(body, os.read(reader, 10_000))
         self.assertEqual(b'', os.read(reader, 1))
         self.assertEqual(['image'], os.listdir(self.directory))
-        self.assertEqual([], self.handler.calls)
-
-    def sign(self, data: bytes) -> None:
-        self.flags(verify_glance_signatures=True, group='glance')
-        self.image.update(signature_of(data))
-        self.useFixture(fixtures.MockPatch(
-            'cursive.signature_utils.get_certificate')).mock.return_value \
-            .public_key = fakes.private_key().public_key
-
-    def test_file_object_and_signature(self) -> None:
-        self.sign(RIGHT)
-        file = io.BytesIO()
-        with self.logged() as logs:
-            self.download(data=file)
-        self.assertEqual(RIGHT, file.getvalue())
-        self.assertIn('Image signature verification succeeded for image %s' %
-                      uuids.image, logs.output[-1])
+        self.assert_unused(permission_asked=False)
 
     def test_file_object_and_wrong_signature(self) -> None:
         self.sign(WRONG)
@@ -1049,14 +804,6 @@ class TestOtherDestinations(DownloadTestCase):
         self.assertRaises(crypto_exceptions.InvalidSignature,
                           self.download, data=file)
         self.assertEqual(b'', file.getvalue())
-
-    def test_chunks_and_signature(self) -> None:
-        self.sign(RIGHT)
-        with self.logged() as logs:
-            chunks = self.download(dst_path=None)
-            self.assertEqual(RIGHT, b''.join(chunks))
-        self.assertIn('Image signature verification succeeded for image %s' %
-                      uuids.image, logs.output[-1])
 
     def test_chunks_and_trusted_certificates(self) -> None:
         """Nova validates them before it requests the first byte."""
@@ -1078,20 +825,17 @@ class TestOtherDestinations(DownloadTestCase):
     def test_chunks_and_wrong_signature(self) -> None:
         """The reader never gets the complete image."""
         self.sign(WRONG)
-        chunks = self.download(dst_path=None)
-        read = []
-        with self.logged() as logs:
-            self.assertRaises(crypto_exceptions.InvalidSignature,
-                              lambda: read.extend(chunks))
-        self.assertEqual(RIGHT[:len(RIGHT) // 65536 * 65536], b''.join(read))
-        self.assertEqual(['ERROR'],
-                         [record.levelname for record in logs.records])
-
-    def test_no_chunks_and_wrong_signature(self) -> None:
-        self.sign(WRONG)
-        self.glance.body = b''
-        self.assertRaises(crypto_exceptions.InvalidSignature,
-                          lambda: list(self.download(dst_path=None)))
+        for body in (RIGHT, b''):
+            self.glance.body = body
+            chunks = self.download(dst_path=None)
+            read: list[bytes] = []
+            with self.assertLogs('nova.image', 'INFO') as logs:
+                self.assertRaises(crypto_exceptions.InvalidSignature,
+                                  read.extend, chunks)
+            self.assertEqual(body[:len(body) // 65536 * 65536],
+                             b''.join(read))
+            self.assertEqual(['ERROR'],
+                             [record.levelname for record in logs.records])
 
 
 class TestRbd(DownloadTestCase):
@@ -1111,39 +855,32 @@ class TestRbd(DownloadTestCase):
 
     def test_success(self) -> None:
         fake = self.export(RIGHT)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=False)
+        self.fetch(by_http=False)
         self.assertEqual(
             (('rbd export',), 0, 'images', uuids.image, 'snap'),
             fake.calls[-1])
         self.assertRegex(
-            logs.output[-1],
+            self.logged[-1],
             'fetched by rbd: 300000 bytes,.* verified by sha256$')
-
-    def test_flipped_bit(self) -> None:
-        self.export(WRONG)
-        self.download()
-        self.assert_fetched(by_http=True)
 
     def test_broken_location(self) -> None:
         fake = self.export(RIGHT)
         self.locate('rbd://image', RBD_URL + '/x', 'rbd:' + RBD_URL)
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
+        warnings = self.fetch(by_http=True)
         self.assertEqual([], fake.calls)
         self.assertEqual(
-            3, len([line for line in self.warnings(logs)
+            3, len([line for line in warnings
                     if 'does not have the form' in line and
                     uuids.image in line]))
 
     def test_export_fails(self) -> None:
-        self.export(RIGHT[:1000], 2, 'UNKNOWN', 'error opening image')
-        with self.logged() as logs:
-            self.download()
-        self.assert_fetched(by_http=True)
-        self.assertIn('error opening image', self.warnings(logs)[0])
+        for program, reason in (
+            ((WRONG,), 'Glance recorded'),
+            ((RIGHT[:1000], 2, 'UNKNOWN', 'error opening image'),
+             'error opening image'),
+        ):
+            self.export(*program)
+            self.assertIn(reason, self.fetch(by_http=True)[0])
 
     def test_export_fails_and_http_too(self) -> None:
         self.export(b'', 110)
@@ -1154,5 +891,4 @@ class TestRbd(DownloadTestCase):
         self.export(RIGHT)
         with mock.patch('tempfile.mkdtemp', side_effect=OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC))):
-            self.download()
-        self.assert_fetched(by_http=True)
+            self.fetch(by_http=True)
