@@ -86,21 +86,16 @@ class TestUser(base.CommandTestCase):
                    state_path=str(directory / 'state'))
         self.calls: list[str] = []
         for name in ('initgroups', 'setresgid', 'setresuid', 'chdir'):
-            self.replace(os, name, side_effect=self.noted(name))
+            self.replace(os, name, side_effect=lambda *args, name=name:
+                         self.calls.append(f'{name}{args}'))
         self.uid = self.replace(os, 'geteuid', return_value=0)
         self.stat = self.replace(os, 'stat')
         self.replace(os, 'environ', new={})
 
-    def noted(self, name: str) -> ty.Callable[..., None]:
-        return lambda *args: self.calls.append('%s%s' % (name, args))
-
-    def owned_by(self, uid: int) -> None:
-        self.stat.return_value.st_uid = uid
-
     def test_root_becomes_the_owner(self) -> None:
         entry = pwd.struct_passwd(
             ('nova', 'x', 162, 163, '', '/var/lib/nova', ''))
-        self.owned_by(162)
+        self.stat.return_value.st_uid = 162
         self.replace(pwd, 'getpwuid', return_value=entry)
         host.become_service()
         # The groups first: later there is no right to change them.
@@ -111,9 +106,10 @@ class TestUser(base.CommandTestCase):
                           'LOGNAME': 'nova'}, dict(os.environ))
 
     def test_stays(self) -> None:
-        for uid, owner in ((1000, 162), (0, 0)):
-            self.uid.return_value = uid
-            self.owned_by(owner)
+        for uid, found in (
+                (1000, [mock.Mock(st_uid=162)]), (0, [mock.Mock(st_uid=0)]),
+                (0, FileNotFoundError())):
+            self.uid.return_value, self.stat.side_effect = uid, found
             host.become_service()
         self.assertEqual([], self.calls)
 
@@ -122,13 +118,8 @@ class TestUser(base.CommandTestCase):
         host.become_service()
         self.assertEqual('setresuid(1, 1, 1)', self.calls[2])
 
-    def test_nothing_is_there(self) -> None:
-        self.stat.side_effect = FileNotFoundError()
-        host.become_service()
-        self.assertEqual([], self.calls)
-
     def test_owner_is_unknown(self) -> None:
-        self.owned_by(4711)
+        self.stat.return_value.st_uid = 4711
         self.replace(pwd, 'getpwuid', side_effect=KeyError)
         error = self.assertRaises(command.CommandError, host.become_service)
         self.assertIn('belongs to the user ID 4711, which does not exist',
@@ -150,7 +141,7 @@ class TestTerminal(test.NoDBTestCase):
     """In processes of their own, on a terminal of their own."""
 
     def leave(self, first: bool) -> str:
-        """What there was before and after.
+        """Return whether there was a terminal before and after.
 
         :param first: leave it by the first process of the session
         """
@@ -171,10 +162,8 @@ class TestTerminal(test.NoDBTestCase):
         os.waitpid(pid, 0)
         return said
 
-    def test_left(self) -> None:
+    def test_left_unless_first_process_of_its_session(self) -> None:
         self.assertEqual('1 0.', self.leave(first=False))
-
-    def test_first_process_of_its_session(self) -> None:
         self.assertEqual('1 1.', self.leave(first=True))
 
 
@@ -241,15 +230,10 @@ class TestLogin(base.CommandTestCase):
         self.requests.post(f'{URL}/auth/tokens', status_code=401, json={
             'error': {'message': 'Who are you?', 'code': 401}})
         self.assert_refused('[service_user] of nova.conf')
-
-    def test_keystone_is_down(self) -> None:
-        self.credentials('service_user')
         for method in (self.requests.get, self.requests.post):
             method(requests_mock.ANY, exc=ks_exc.ConnectFailure('no answer'))
         self.assert_refused('no answer')
 
-    def test_type_that_does_not_log_in(self) -> None:
-        self.credentials('service_user')
         self.replace(ks_loading, 'load_auth_from_conf_options',
                      return_value=object())
         self.assert_refused('does not log in to Keystone')

@@ -47,12 +47,6 @@ class MainTestCase(base.CommandTestCase):
 
 
 class TestCommandLine(MainTestCase):
-    def assert_usage(self, reason: str, *argv: str) -> None:
-        status, out, err = self.run_command(*argv)
-        self.assertEqual((2, ''), (status, out))
-        self.assertIn('usage: nova-image-fetch', err)
-        self.assertIn(reason, err)
-
     def test_invalid(self) -> None:
         for reason, argv in (
             ('IMAGE_ID is missing', ()),
@@ -66,7 +60,10 @@ class TestCommandLine(MainTestCase):
             ('unrecognized arguments', (uuids.image, uuids.other)),
             ('expected one argument', ('--to',)),
         ):
-            self.assert_usage(reason, *argv)
+            status, out, err = self.run_command(*argv)
+            self.assertEqual((2, ''), (status, out))
+            self.assertIn('usage: nova-image-fetch', err)
+            self.assertIn(reason, err)
         self.configure.assert_not_called()
 
     def test_help_has_every_exit_status(self) -> None:
@@ -104,14 +101,19 @@ class TestCommandLine(MainTestCase):
 class TestEnds(MainTestCase):
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
-        self.replace(fetch, 'run', side_effect=failure)
-        return self.run_command(uuids.image, *argv)
+        with mock.patch.object(fetch, 'run', side_effect=failure):
+            return self.run_command(uuids.image, *argv)
 
-    def test_error(self) -> None:
-        self.assertEqual(
-            (4, '', 'nova-image-fetch: There is none.\n'),
-            self.ends(command.CommandError(
-                'There is none.', command.Status.IMAGE)))
+    def test_errors(self) -> None:
+        for failure, status, message in (
+            (command.CommandError('There is none.', command.Status.IMAGE), 4,
+             'There is none.'),
+            (KeyboardInterrupt(), 130, 'interrupted'),
+            (ZeroDivisionError('one\nmore'), 1,
+             'ZeroDivisionError: one more (see --debug)'),
+        ):
+            self.assertEqual((status, '', f'nova-image-fetch: {message}\n'),
+                             self.ends(failure))
 
     def test_error_in_json(self) -> None:
         status, out, err = self.ends(command.CommandError(
@@ -127,10 +129,6 @@ class TestEnds(MainTestCase):
         self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
                          self.run_command('--check'))
 
-    def test_interrupted(self) -> None:
-        self.assertEqual((130, '', 'nova-image-fetch: interrupted\n'),
-                         self.ends(KeyboardInterrupt()))
-
     def test_terminated(self) -> None:
         def terminate(*_args: object) -> None:
             handlers = {call.args[0]: call.args[1]
@@ -138,12 +136,6 @@ class TestEnds(MainTestCase):
             handlers[signal.SIGTERM](signal.SIGTERM, None)
 
         self.assertEqual((143, '', ''), self.ends(terminate))
-
-    def test_unexpected_error(self) -> None:
-        self.assertEqual(
-            (1, '', 'nova-image-fetch: ZeroDivisionError: one more (see '
-                    '--debug)\n'),
-            self.ends(ZeroDivisionError('one\nmore')))
 
     def test_unexpected_error_with_debug(self) -> None:
         self.replace(fetch, 'run', side_effect=ZeroDivisionError)
@@ -170,32 +162,25 @@ class TestEnds(MainTestCase):
 
 
 class TestActions(MainTestCase):
-    def check(self, verdict: checks.Verdict) -> tuple[int, str, str]:
-        with mock.patch.object(checks.Checks, 'run', return_value=[
-                checks.Finding('Name', verdict, 'detail', 'remedy')]):
-            return self.run_command('--check', uuids.image)
-
     def test_check(self) -> None:
+        run = self.replace(checks.Checks, 'run')
         for verdict, expected in ((checks.Verdict.OK, 0),
                                   (checks.Verdict.WARNING, 0),
                                   (checks.Verdict.FAILED, 1)):
-            status, out, err = self.check(verdict)
+            run.return_value = [
+                checks.Finding('Name', verdict, 'detail', 'remedy')]
+            status, out, err = self.run_command('--check', uuids.image)
             self.assertEqual((expected, ''), (status, err))
             self.assertIn('detail', out)
 
     def test_download(self) -> None:
-        def to_cache(*_args: object) -> str:
-            return '/there'
-
-        def to_path(_context: object, _id: str, path: str,
-                    _progress: object) -> None:
-            self.assertEqual('/nonexistent', path)
-
         self.replace(fetch, 'check_path')
-        self.replace(fetch, 'to_cache', side_effect=to_cache)
-        self.replace(fetch, 'to_path', side_effect=to_path)
+        self.replace(fetch, 'to_cache', return_value='/there')
+        to_path = self.replace(fetch, 'to_path')
         for argv, path in ((('--to', '/nonexistent'), '/nonexistent'),
                            (('--cache',), '/there'), ((), '/there')):
             status, out, err = self.run_command(uuids.image, '--json', *argv)
             self.assertEqual((0, ''), (status, err))
             self.assertEqual(path, jsonutils.loads(out)['path'])
+        to_path.assert_called_once_with(
+            mock.ANY, uuids.image, '/nonexistent', mock.ANY)
