@@ -73,18 +73,15 @@ class Finding:
     remedy: str
 
 
+@dataclasses.dataclass(eq=False)
 class CheckFailed(Exception):
     """A check found a problem.
 
-    :param detail: what the check found
-    :param remedy: how to solve the problem; None: as the table of checks says
+    :ivar remedy: how to solve the problem; None: as the table of checks says
     """
-
-    def __init__(self, detail: str, remedy: str | None = None,
-                 verdict: Verdict = Verdict.FAILED) -> None:
-        super().__init__(detail)
-        self.remedy = remedy
-        self.verdict = verdict
+    detail: str
+    remedy: str | None = None
+    verdict: Verdict = Verdict.FAILED
 
 
 def _skipped(reason: str) -> CheckFailed:
@@ -159,7 +156,7 @@ class Checks:
                 raise _skipped(_MISSING[needs])
             detail, verdict, remedy = method(self), Verdict.OK, ''
         except CheckFailed as exc:
-            detail, verdict = str(exc), exc.verdict
+            detail, verdict = exc.detail, exc.verdict
             remedy = remedy if exc.remedy is None else exc.remedy
         except _EXPECTED as exc:
             detail = describe(exc)

@@ -58,9 +58,7 @@ class FetchTestCase(base.CommandTestCase):
 
     def assert_fails(self, status: Status, message: str,
                      path: str | None = None) -> None:
-        error = self.assertRaises(command.CommandError, self.fetch, path)
-        self.assertRegex(str(error), message)
-        self.assertEqual(status, error.status)
+        self.assert_error(status, message, self.fetch, path)
 
 
 class TestToPath(FetchTestCase):

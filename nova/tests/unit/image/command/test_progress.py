@@ -86,10 +86,8 @@ class TestReporter(base.CommandTestCase):
                 if tried:
                     reporter.on_source_started('rbd', 1)
                     reporter.on_source_failed('rbd', 'no cable')
-                error = self.assertRaises(
-                    command.CommandError, reporter.on_source_started, 'http',
-                    1)
-            self.assertEqual((message, command.Status.FAILED),
-                             (str(error), error.status))
+                self.assert_error(
+                    command.Status.FAILED, f'^{message}$',
+                    reporter.on_source_started, 'http', 1)
             # Only the error gives the reason.
             self.assertNotIn('no cable', err.getvalue())
