@@ -112,8 +112,6 @@ class TestToPath(FetchTestCase):
             str(self.directory), os.W_OK | os.X_OK)
         self.log_in.assert_not_called()
 
-
-class TestSources(FetchTestCase):
     def test_source(self) -> None:
         for source, schemes in (('auto', ['mem']), (None, ['mem']),
                                 ('rbd', ['rbd']), ('http', [])):

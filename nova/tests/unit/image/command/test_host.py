@@ -93,13 +93,18 @@ class TestUser(base.CommandTestCase):
     def test_root_becomes_the_owner(self) -> None:
         entry = pwd.struct_passwd(
             ('nova', 'x', 162, 163, '', '/var/lib/nova', ''))
-        self.stat.return_value.st_uid = 162
-        self.replace(pwd, 'getpwuid', return_value=entry)
-        host.become_service()
-        # The groups first: later there is no right to change them.
-        self.assertEqual(
-            ["initgroups('nova', 163)", 'setresgid(163, 163, 163)',
-             'setresuid(162, 162, 162)', "chdir('/',)"], self.calls)
+        getpwuid = self.replace(pwd, 'getpwuid', return_value=entry)
+        owner = mock.Mock(st_uid=162)
+        # The state has the same owner where there are no instances.
+        for found in ([owner], [FileNotFoundError(), owner]):
+            self.calls.clear()
+            self.stat.side_effect = found
+            host.become_service()
+            # The groups first: later there is no right to change them.
+            self.assertEqual(
+                ["initgroups('nova', 163)", 'setresgid(163, 163, 163)',
+                 'setresuid(162, 162, 162)', "chdir('/',)"], self.calls)
+        getpwuid.assert_called_with(162)
         self.assertEqual({'HOME': '/var/lib/nova', 'USER': 'nova',
                           'LOGNAME': 'nova'}, dict(os.environ))
 
@@ -110,11 +115,6 @@ class TestUser(base.CommandTestCase):
             self.uid.return_value, self.stat.side_effect = uid, found
             host.become_service()
         self.assertEqual([], self.calls)
-
-    def test_owner_of_the_state_where_there_are_no_instances(self) -> None:
-        self.stat.side_effect = [FileNotFoundError(), mock.Mock(st_uid=1)]
-        host.become_service()
-        self.assertEqual('setresuid(1, 1, 1)', self.calls[2])
 
     def test_owner_is_unknown(self) -> None:
         self.stat.return_value.st_uid = 4711

@@ -23,7 +23,7 @@ import nova.privsep
 from nova.tests.unit.image.command import base
 
 
-class MainTestCase(base.CommandTestCase):
+class TestMain(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         # These change the process.
@@ -45,8 +45,6 @@ class MainTestCase(base.CommandTestCase):
                 status = int(exc.code or 0)
         return status, out.getvalue(), err.getvalue()
 
-
-class TestCommandLine(MainTestCase):
     def test_invalid(self) -> None:
         for reason, argv in (
             ('IMAGE_ID is missing', ()),
@@ -97,8 +95,6 @@ class TestCommandLine(MainTestCase):
         self.assertRegex(err, '^nova-image-fetch: .*no handler for: ftp')
         self.log_in.assert_not_called()
 
-
-class TestEnds(MainTestCase):
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
         with mock.patch.object(fetch, 'run', side_effect=failure):
@@ -114,6 +110,10 @@ class TestEnds(MainTestCase):
         ):
             self.assertEqual((status, '', f'nova-image-fetch: {message}\n'),
                              self.ends(failure))
+        self.become_service.side_effect = command.CommandError(
+            'Who?', command.Status.HOST)
+        self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
+                         self.run_command('--check'))
 
     def test_error_in_json(self) -> None:
         status, out, err = self.ends(command.CommandError(
@@ -122,12 +122,6 @@ class TestEnds(MainTestCase):
         self.assertEqual(
             {'result': 'failed', 'error': 'There is none.', 'status': 4},
             jsonutils.loads(out))
-
-    def test_error_of_this_host(self) -> None:
-        self.become_service.side_effect = command.CommandError(
-            'Who?', command.Status.HOST)
-        self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
-                         self.run_command('--check'))
 
     def test_terminated(self) -> None:
         def terminate(*_args: object) -> None:
@@ -138,9 +132,8 @@ class TestEnds(MainTestCase):
         self.assertEqual((143, '', ''), self.ends(terminate))
 
     def test_unexpected_error_with_debug(self) -> None:
-        self.replace(fetch, 'run', side_effect=ZeroDivisionError)
-        self.assertRaises(
-            ZeroDivisionError, main.main, [uuids.image, '--debug'])
+        self.assertRaises(ZeroDivisionError, self.ends, ZeroDivisionError,
+                          '--debug')
 
     def test_reader_has_gone(self) -> None:
         # In processes of their own: their standard output is replaced.
@@ -160,8 +153,6 @@ class TestEnds(MainTestCase):
                 os.close(writer)
             self.assertEqual((141, b''), (done.returncode, done.stderr))
 
-
-class TestActions(MainTestCase):
     def test_check(self) -> None:
         run = self.replace(checks.Checks, 'run')
         for verdict, expected in ((checks.Verdict.OK, 0),
