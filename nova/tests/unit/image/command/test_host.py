@@ -32,8 +32,7 @@ class TestConfigure(base.CommandTestCase):
         self.addCleanup(root.handlers.__setitem__, slice(None),
                         list(root.handlers))
 
-    def configure(self, conf: cfg.ConfigOpts | mock.Mock, *files: str,
-                  debug: bool = False) -> None:
+    def configure(self, conf: cfg.ConfigOpts, *files: str) -> None:
         """Configure, without an effect on the tests' own configuration."""
         def parse(argv: list[str], **_options: object) -> None:
             self.assertEqual('nova-compute', argv[0])
@@ -41,7 +40,7 @@ class TestConfigure(base.CommandTestCase):
 
         with (mock.patch.object(host, 'CONF', conf),
               mock.patch.object(config, 'parse_args', side_effect=parse)):
-            host.configure(files, [], debug)
+            host.configure(files, [], False)
 
     def conf(self, text: str) -> str:
         path = self.make_directory() / 'nova.conf'
