@@ -26,7 +26,7 @@ class CommandError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return a text with all white space reduced to single spaces."""
+    """Reduce all white space to single spaces."""
     return ' '.join(text.split())
 
 

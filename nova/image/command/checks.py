@@ -14,7 +14,6 @@ import errno
 import itertools
 import logging
 import os
-import shlex
 import threading
 
 from castellan.common import exception as castellan_exc
@@ -74,18 +73,15 @@ class Finding:
     remedy: str
 
 
+@dataclasses.dataclass(eq=False)
 class CheckFailed(Exception):
     """A check found a problem.
 
-    :param detail: what the check found
-    :param remedy: how to solve the problem; None: as the table of checks says
+    :ivar remedy: how to solve the problem; None: as the table of checks says
     """
-
-    def __init__(self, detail: str, remedy: str | None = None,
-                 verdict: Verdict = Verdict.FAILED) -> None:
-        super().__init__(detail)
-        self.remedy = remedy
-        self.verdict = verdict
+    detail: str
+    remedy: str | None = None
+    verdict: Verdict = Verdict.FAILED
 
 
 def _skipped(reason: str) -> CheckFailed:
@@ -108,11 +104,11 @@ _MISSING = {
 
 # Remedies are templates for the attributes of Checks. First, those for known
 # causes of errors of rbd and ceph; the others are in the table of checks.
-_CONF_REMEDY = ('Correct %(conf)s. To see the error, run "rbd --conf %(conf)s '
-                'ls" as root.')
 _REMEDIES = {
-    Cause.BAD_CONF: _CONF_REMEDY,
-    Cause.NO_MONITOR: _CONF_REMEDY,
+    **dict.fromkeys(
+        (Cause.BAD_CONF, Cause.NO_MONITOR),
+        'Correct %(conf)s. To see the error, run "rbd --conf %(conf)s ls" as '
+        'root.'),
     Cause.NEW_KEY:
         'Upgrade ceph-common, or rotate the key and copy it to this host.',
     Cause.NO_ANSWER:
@@ -160,7 +156,7 @@ class Checks:
                 raise _skipped(_MISSING[needs])
             detail, verdict, remedy = method(self), Verdict.OK, ''
         except CheckFailed as exc:
-            detail, verdict = str(exc), exc.verdict
+            detail, verdict = exc.detail, exc.verdict
             remedy = remedy if exc.remedy is None else exc.remedy
         except _EXPECTED as exc:
             detail = describe(exc)
@@ -196,8 +192,8 @@ class Checks:
                 CONF.libvirt.images_type)
 
     def helper(self) -> str:
-        self.command = CONF.nova_sys_admin.helper_command or shlex.join(
-            [*shlex.split(utils.get_root_helper()), 'privsep-helper'])
+        self.command = (CONF.nova_sys_admin.helper_command or
+                        f'{utils.get_root_helper()} privsep-helper')
         output: list[str] = []
 
         def collect(record: logging.LogRecord) -> bool:
@@ -408,7 +404,7 @@ class Checks:
 
     def image_cache(self) -> str:
         fetch.check_cache_owner()
-        path = _existing(fetch.cache_directory())
+        path = _existing_cache_directory()
         if not nova.privsep.utils.supports_direct_io(path):
             raise _warning(
                 f'{path}, whose file system does not support O_DIRECT',
@@ -417,7 +413,7 @@ class Checks:
         return f'{path}, written with O_DIRECT'
 
     def free_space(self) -> str:
-        path = _existing(fetch.cache_directory())
+        path = _existing_cache_directory()
         status = os.statvfs(path)
         free = status.f_bavail * status.f_frsize
         needed = self.image['size'] if hasattr(self, 'image') else 0
@@ -485,8 +481,9 @@ def _in_ceph(urls: list[str]) -> list[str]:
     return [url for url in urls if locations.scheme(url) == 'rbd']
 
 
-def _existing(path: str) -> str:
-    """Return the path, or its closest parent directory that exists."""
+def _existing_cache_directory() -> str:
+    """Return the cache directory, or its closest parent that exists."""
+    path = fetch.cache_directory()
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path

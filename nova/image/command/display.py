@@ -20,27 +20,24 @@ _LABELS = {
     checks.Verdict.FAILED: 'FAIL', checks.Verdict.SKIPPED: '-'}
 
 
-def show_json(document: dict[str, Any]) -> None:
-    """Print a JSON object."""
-    print(jsonutils.dumps(document, indent=2), flush=True)
+def _show_json(result: str, **fields: Any) -> None:
+    print(jsonutils.dumps({'result': result, **fields}, indent=2))
 
 
 def show_error(error: command.CommandError, as_json: bool) -> None:
-    """Print why the command failed."""
     if as_json:
-        show_json({'result': 'failed', 'error': str(error),
-                   'status': int(error.status)})
+        _show_json('failed', error=str(error), status=int(error.status))
     else:
-        print(f'nova-image-fetch: {error}', file=sys.stderr, flush=True)
+        print(f'nova-image-fetch: {error}', file=sys.stderr)
 
 
 def show_outcome(outcome: dict[str, Any], as_json: bool) -> None:
     """Print the outcome of a download; see progress.Reporter."""
     if as_json:
-        show_json({'result': 'ok', **outcome})
+        _show_json('ok', **outcome)
     elif outcome['source'] == 'cache':
         print(_('Image %(image_id)s is already in the cache: %(path)s') %
-              outcome, flush=True)
+              outcome)
     else:
         print(_('Image %(image_id)s is at %(path)s\n'
                 '  source       %(source)s\n'
@@ -48,11 +45,11 @@ def show_outcome(outcome: dict[str, Any], as_json: bool) -> None:
                 '  bytes        %(bytes)d\n'
                 '  written      %(written)d\n'
                 '  seconds      %(seconds).2f\n'
-                '  MiB/s        %(rate).1f') % outcome, flush=True)
+                '  MiB/s        %(rate).1f') % outcome)
         if not outcome['inspected']:
             print(_('Nova did not inspect the format of the image: it can '
                     'differ from what Glance says, and refer to other '
-                    'files.'), flush=True)
+                    'files.'))
 
 
 def show_findings(found: Iterable[checks.Finding], as_json: bool) -> bool:
@@ -67,23 +64,21 @@ def show_findings(found: Iterable[checks.Finding], as_json: bool) -> bool:
             _show_finding(finding)
     failed = any(each.verdict is checks.Verdict.FAILED for each in seen)
     if as_json:
-        show_json({'result': 'failed' if failed else 'ok',
-                   'checks': [dataclasses.asdict(each) for each in seen]})
+        _show_json('failed' if failed else 'ok',
+                   checks=[dataclasses.asdict(each) for each in seen])
     elif failed:
         print(_('\nDirect downloads do not work on this host: see FAIL '
-                'above.'), flush=True)
+                'above.'))
     elif any(each.check == checks.READ and
              each.verdict is checks.Verdict.OK for each in seen):
-        print(_('\nDirect downloads work on this host.'), flush=True)
+        print(_('\nDirect downloads work on this host.'))
     else:
         print(_('\nThe checks found no error, but could not try an image: '
-                'name one that is in Ceph.'), flush=True)
+                'name one that is in Ceph.'))
     return not failed
 
 
 def _show_finding(finding: checks.Finding) -> None:
-    """Print a finding, wrapped to the width of the terminal if there is one.
-    """
     start = f'{_LABELS[finding.verdict]:4}  {finding.check:18}  '
     width = (shutil.get_terminal_size().columns if sys.stdout.isatty()
              else sys.maxsize)

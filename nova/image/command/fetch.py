@@ -2,10 +2,9 @@
 
 """Downloads an image as nova-compute does."""
 
-from collections.abc import Iterator
 import contextlib
+import functools
 import os
-from typing import Any
 
 from oslo_utils import fileutils
 
@@ -30,12 +29,6 @@ CONF = nova.conf.CONF
 Context = nova_context.RequestContext
 Status = command.Status
 
-#: Suffixes of incomplete files that the libvirt driver has in the cache.
-_INCOMPLETE = ('.part', '.converted')
-
-#: The usual umask of services, so that QEMU, for example, can read the file.
-_UMASK = 0o022
-
 
 def run(
     image_id: str, path: str | None, source: str | None,
@@ -54,6 +47,33 @@ def run(
         CONF.set_override('enable_rbd_download', False, 'glance')
     if path:
         check_path(path)
+    _start_privsep()
+    context = host.log_in()[1]
+    outcome = reporter.outcome
+    try:
+        if path:
+            outcome.update(path=path, inspected=False)
+            to_path(context, image_id, path, reporter)
+        else:
+            outcome['path'] = to_cache(context, image_id, reporter)
+            if outcome['source'] != 'cache':
+                outcome['inspected'] = (
+                    not CONF.workarounds.disable_deep_image_inspection)
+    except command.CommandError:
+        raise
+    except exception.ImageNotFound as exc:
+        raise command.CommandError(no_access(image_id), Status.IMAGE) from exc
+    except exception.GlanceConnectionFailed as exc:
+        raise command.CommandError(
+            command.describe(exc), Status.SERVICE) from exc
+    except Exception as exc:
+        raise command.CommandError(
+            _('Image %(image)s could not be downloaded: %(reason)s') %
+            {'image': image_id, 'reason': command.one_line(
+                errors.describe(exc))}) from exc
+
+
+def _start_privsep() -> None:
     try:
         handlers = glance.active_handlers()
     except exception.InvalidConfiguration as exc:
@@ -63,17 +83,6 @@ def run(
         # start. If it does not start, the download says why.
         with contextlib.suppress(Exception):
             nova.privsep.sys_admin_pctxt.start()
-    context = host.log_in()[1]
-    outcome = reporter.outcome
-    with _translated_errors(image_id):
-        if path:
-            outcome.update(path=path, inspected=False)
-            to_path(context, image_id, path, reporter)
-        else:
-            outcome['path'] = to_cache(context, image_id, reporter)
-            if outcome['source'] != 'cache':
-                outcome['inspected'] = (
-                    not CONF.workarounds.disable_deep_image_inspection)
 
 
 def check_path(path: str) -> None:
@@ -138,31 +147,28 @@ def to_cache(
             # The cache manager removes images that were not used for long.
             nova.privsep.path.utime(path)
             return
-        with _no_incomplete_files(path):
+        try:
             libvirt_utils.fetch_image(context, path, image_id)
+        except BaseException:
+            # The libvirt driver removes incomplete files after errors only,
+            # not after signals.
+            for suffix in ('.part', '.converted'):
+                with contextlib.suppress(OSError):
+                    os.unlink(path + suffix)
+            raise
 
     # fetch_image() takes no progress argument, and uses this object.
-    images.IMAGE_API = _ImageAPI(progress)
-    os.umask(_UMASK)
+    images.IMAGE_API = api = glance.API()
+    setattr(api, 'download',
+            functools.partial(api.download, progress=progress))
+    # The usual umask of services, so that QEMU can read the file.
+    os.umask(0o022)
     fileutils.ensure_tree(cache_directory())
     fill()
     return path
 
 
-class _ImageAPI(glance.API):
-    """Reports the progress of all downloads to one object."""
-
-    def __init__(self, progress: download.Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def download(self, *args: Any, **kwargs: Any) -> Any:
-        return super().download(
-            *args, **kwargs | {'progress': self._progress})
-
-
 def cache_directory() -> str:
-    """Return the path of the image cache."""
     return os.path.join(
         CONF.instances_path, CONF.image_cache.subdirectory_name)
 
@@ -186,39 +192,6 @@ def check_cache_owner() -> None:
               'the image. Run this command as root or as the user of '
               'nova-compute.') %
             {'path': path, 'user': host.user_name()}, Status.HOST)
-
-
-@contextlib.contextmanager
-def _no_incomplete_files(path: str) -> Iterator[None]:
-    """Remove incomplete files also after signals.
-
-    The libvirt driver does so after errors only.
-    """
-    try:
-        yield
-    except BaseException:
-        for suffix in _INCOMPLETE:
-            with contextlib.suppress(OSError):
-                os.unlink(path + suffix)
-        raise
-
-
-@contextlib.contextmanager
-def _translated_errors(image_id: str) -> Iterator[None]:
-    try:
-        yield
-    except command.CommandError:
-        raise
-    except exception.ImageNotFound as exc:
-        raise command.CommandError(no_access(image_id), Status.IMAGE) from exc
-    except exception.GlanceConnectionFailed as exc:
-        raise command.CommandError(
-            command.describe(exc), Status.SERVICE) from exc
-    except Exception as exc:
-        raise command.CommandError(
-            _('Image %(image)s could not be downloaded: %(reason)s') %
-            {'image': image_id, 'reason': command.one_line(
-                errors.describe(exc))}) from exc
 
 
 def no_access(image_id: str) -> str:

@@ -36,9 +36,6 @@ Status = command.Status
 #: have a nova-compute.conf beside the nova.conf.
 _SERVICE = 'nova-compute'
 
-#: Sections of nova.conf whose options all apply to images.
-_GROUPS = ('glance', 'libvirt', 'image_cache')
-
 #: Sections of nova.conf with credentials, in order of preference. Compute
 #: hosts need [service_user] to detach volumes (OSSA-2023-003).
 CREDENTIALS = ('service_user', 'keystone_authtoken')
@@ -58,8 +55,9 @@ def configure(
             *(f'--config-dir={path}' for path in directories)]
     try:
         compat.read_configuration(argv, _SERVICE)
-        # oslo.config validates a value when it is read.
-        for group in _GROUPS:
+        # oslo.config validates a value when it is read; all options of these
+        # sections apply to images.
+        for group in ('glance', 'libvirt', 'image_cache'):
             for name in CONF[group]:
                 CONF[group][name]
     except cfg.Error as exc:
@@ -74,7 +72,6 @@ def configure(
 
 
 def config_files() -> list[str]:
-    """Return the paths of the configuration files and directories."""
     return [*(CONF.config_file or ()), *(CONF.config_dir or ())]
 
 
@@ -126,7 +123,6 @@ def _owner() -> int:
 
 
 def user_name() -> str:
-    """Return the name of the effective user."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

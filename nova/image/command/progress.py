@@ -15,10 +15,6 @@ from nova.image import command
 from nova.image import download
 from nova.image import transfer
 
-#: Seconds between two updates of the progress.
-_LOG_INTERVAL = 10.0
-_TERMINAL_INTERVAL = 0.1
-
 
 class Reporter(download.Progress):
     """Shows the progress of a download, and records its outcome.
@@ -40,8 +36,8 @@ class Reporter(download.Progress):
         self._silent = silent
         self._terminal = (
             sys.stderr.isatty() and os.environ.get('TERM') != 'dumb')
-        self._interval = (
-            _TERMINAL_INTERVAL if self._terminal else _LOG_INTERVAL)
+        #: Seconds between two updates.
+        self._interval = 0.1 if self._terminal else 10.0
 
     def __enter__(self) -> ty.Self:
         return self

@@ -2,6 +2,7 @@
 
 """What the tests of the command share."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import io
@@ -12,6 +13,7 @@ from unittest import mock
 
 import fixtures
 
+from nova.image import command
 from nova import test
 
 
@@ -27,6 +29,17 @@ class CommandTestCase(test.NoDBTestCase):
         """Replace an attribute with a mock for the rest of the test."""
         return self.useFixture(
             fixtures.MockPatchObject(where, name, **options)).mock
+
+    def assert_error(
+        self, status: command.Status, message: str,
+        function: Callable[..., object], *args: object,
+    ) -> None:
+        """Check that a function fails with a one-line CommandError."""
+        error = self.assertRaises(command.CommandError, function, *args)
+        self.assertRegex(str(error), message)
+        self.assertNotIn('\n', str(error))
+        self.assertNotIn('secret', str(error))
+        self.assertEqual(status, error.status)
 
     def make_directory(self) -> pathlib.Path:
         directory = tempfile.TemporaryDirectory()

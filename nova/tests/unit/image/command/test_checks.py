@@ -107,8 +107,7 @@ class TestOrder(CheckTestCase):
               'This error is unexpected: run --check with --debug.')},
             {(one.verdict, one.detail, one.remedy) for one in found})
 
-    def test_skipped(self) -> None:
-        """Without a helper and a login, most checks cannot run."""
+    def test_skipped_without_a_helper_and_a_login(self) -> None:
         self.replace(nova.privsep.sys_admin_pctxt, 'start',
                      side_effect=PermissionError('status 1'))
         self.replace(host, 'log_in', side_effect=command.CommandError('no'))
@@ -267,8 +266,6 @@ class TestCeph(CheckTestCase):
             self.assert_found('ceph.conf', OK,
                               f'^{CONF}, {detail}; rbd runs as the user nova$')
             self.assertEqual(fsid, self.checks.fsid)
-
-    def test_bad_conf(self) -> None:
         for failure, detail, remedy in (
             (transfer.SourceError(reason=f'{CONF} failed: No such file'),
              f'{CONF} failed: No such file',
@@ -327,8 +324,7 @@ class TestGlance(CheckTestCase):
         self.get_all = self.replace(glance.API, 'get_all', return_value=[])
         self.replace(glance, 'generate_glance_url', return_value='http://g')
         self.permits = self.replace(
-            download, 'is_permitted',
-            return_value=True)
+            download, 'is_permitted', return_value=True)
         self.log_in()
 
     def test_login(self) -> None:
@@ -353,8 +349,6 @@ class TestGlance(CheckTestCase):
                           f'{uuids.image}, iso, 0.0 MiB$')
         self.assertIs(image, self.checks.image)
         self.get_all.assert_not_called()
-
-    def test_no_image(self) -> None:
         for failure, detail, remedy in (
             (exception.ImageNotFound(image_id=uuids.image),
              f'no image {uuids.image}', 'give the user that role'),
@@ -367,6 +361,8 @@ class TestGlance(CheckTestCase):
     def test_finds_an_image_in_ceph(self) -> None:
         self.checks = checks.Checks(None)
         self.log_in()
+        self.assert_found('Glance', OK, 'shows no image to try')
+        self.assert_found('Location', SKIPPED, 'name one')
         elsewhere = dict(self.show(), id=uuids.elsewhere)
         in_ceph = dict(elsewhere, id=uuids.in_ceph, locations=[{'url': URL}])
         self.get.side_effect = lambda _context, image_id, **_options: (
@@ -375,12 +371,6 @@ class TestGlance(CheckTestCase):
                                  ([elsewhere], uuids.elsewhere)):
             self.get_all.return_value = listed
             self.assert_found('Glance', OK, expected)
-
-    def test_finds_no_image(self) -> None:
-        self.checks = checks.Checks(None)
-        self.log_in()
-        self.assert_found('Glance', OK, 'shows no image to try')
-        self.assert_found('Location', SKIPPED, 'name one')
 
     def test_not_permitted(self) -> None:
         self.show(locations=[{'url': URL}])
@@ -456,6 +446,8 @@ class TestRead(CheckTestCase):
             self.open.return_value = contextlib.nullcontext(
                 fakes.MemorySource(extents))
             self.assert_read(OK, '^client.nova reads the image in pool images')
+        self.checks.answering.clear()
+        self.assert_read(SKIPPED, 'does not answer')
 
     def test_not_read(self) -> None:
         for error, remedy in (
@@ -473,19 +465,13 @@ class TestRead(CheckTestCase):
 
     def test_pool_without_access(self) -> None:
         self.open.side_effect = self.failure(Cause.UNKNOWN, 1)
-        for data_pool, pool in ((None, 'images'), ('data', 'data')):
-            self.data_pool.return_value = data_pool
+        for data_pool, pool in (
+                (None, 'images'), ('data', 'data'),
+                (self.failure(Cause.UNKNOWN, 1), 'images')):
+            self.data_pool.side_effect = [data_pool]
+            self.checks.pool = 'images'
             self.assert_read(FAILED, 'it', f'read the pool {pool}: .*'
                              f"'profile rbd-read-only pool={pool}'")
-
-    def test_data_pool_is_unknown(self) -> None:
-        self.open.side_effect = self.failure(Cause.UNKNOWN, 1)
-        self.data_pool.side_effect = self.failure(Cause.UNKNOWN, 1)
-        self.assert_read(FAILED, 'it', 'the pool images:')
-
-    def test_not_tried(self) -> None:
-        self.checks.answering.clear()
-        self.assert_read(SKIPPED, 'does not answer')
 
 
 class TestKeyManager(CheckTestCase):
@@ -497,24 +483,22 @@ class TestKeyManager(CheckTestCase):
         self.assert_answer = functools.partial(
             self.assert_found, 'Key manager')
 
-    def test_not_asked(self) -> None:
+    def test_without_an_image(self) -> None:
         self.flags(verify_glance_signatures=False,
                    enable_certificate_validation=True, group='glance')
         self.assert_answer(SKIPPED, 'not verified')
         self.manager.get.assert_not_called()
-
-    def test_trusted_certificates_need_it(self) -> None:
-        self.flags(verify_glance_signatures=False,
-                   enable_certificate_validation=True,
-                   default_trusted_certificate_ids=['x'], group='glance')
+        self.flags(default_trusted_certificate_ids=['x'], group='glance')
         self.assert_answer(OK, 'answers')
-
-    def test_asked_for_a_certificate_that_does_not_exist(self) -> None:
+        # No such certificate exists, but the key manager answers.
         self.manager.get.side_effect = (
             castellan_exc.ManagedObjectNotFoundError(uuid='x'))
         self.assert_answer(OK, '^answers$')
 
-    def test_certificate(self) -> None:
+    def test_image(self) -> None:
+        self.show()
+        self.assert_answer(WARNING, 'is not signed', 'Sign it')
+        self.manager.get.reset_mock()
         self.show(properties={'img_signature_certificate_uuid': uuids.cert})
         self.assert_answer(OK, '^answers$')
         self.manager.get.assert_called_once_with(mock.ANY, uuids.cert)
@@ -529,7 +513,3 @@ class TestKeyManager(CheckTestCase):
         ):
             self.manager.get.side_effect = failure
             self.assert_answer(verdict, '.', remedy)
-
-    def test_not_signed(self) -> None:
-        self.show()
-        self.assert_answer(WARNING, 'is not signed', 'Sign it')

@@ -40,14 +40,12 @@ class TestOutcome(base.CommandTestCase):
         self.assertEqual(text, self.show())
         self.assertRegex(self.show(inspected=False),
                          f'^{text}Nova did not inspect the format')
+        self.assertEqual('Image ID is already in the cache: /there\n',
+                         self.show(source='cache'))
 
     def test_json(self) -> None:
         self.assertEqual(
             {'result': 'ok', **OUTCOME}, jsonutils.loads(self.show(True)))
-
-    def test_in_the_cache_already(self) -> None:
-        self.assertEqual('Image ID is already in the cache: /there\n',
-                         self.show(source='cache'))
 
 
 class TestFindings(base.CommandTestCase):

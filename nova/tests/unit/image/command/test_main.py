@@ -23,7 +23,7 @@ import nova.privsep
 from nova.tests.unit.image.command import base
 
 
-class MainTestCase(base.CommandTestCase):
+class TestMain(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
         # These change the process.
@@ -45,14 +45,6 @@ class MainTestCase(base.CommandTestCase):
                 status = int(exc.code or 0)
         return status, out.getvalue(), err.getvalue()
 
-
-class TestCommandLine(MainTestCase):
-    def assert_usage(self, reason: str, *argv: str) -> None:
-        status, out, err = self.run_command(*argv)
-        self.assertEqual((2, ''), (status, out))
-        self.assertIn('usage: nova-image-fetch', err)
-        self.assertIn(reason, err)
-
     def test_invalid(self) -> None:
         for reason, argv in (
             ('IMAGE_ID is missing', ()),
@@ -66,7 +58,10 @@ class TestCommandLine(MainTestCase):
             ('unrecognized arguments', (uuids.image, uuids.other)),
             ('expected one argument', ('--to',)),
         ):
-            self.assert_usage(reason, *argv)
+            status, out, err = self.run_command(*argv)
+            self.assertEqual((2, ''), (status, out))
+            self.assertIn('usage: nova-image-fetch', err)
+            self.assertIn(reason, err)
         self.configure.assert_not_called()
 
     def test_help_has_every_exit_status(self) -> None:
@@ -100,18 +95,25 @@ class TestCommandLine(MainTestCase):
         self.assertRegex(err, '^nova-image-fetch: .*no handler for: ftp')
         self.log_in.assert_not_called()
 
-
-class TestEnds(MainTestCase):
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
-        self.replace(fetch, 'run', side_effect=failure)
-        return self.run_command(uuids.image, *argv)
+        with mock.patch.object(fetch, 'run', side_effect=failure):
+            return self.run_command(uuids.image, *argv)
 
-    def test_error(self) -> None:
-        self.assertEqual(
-            (4, '', 'nova-image-fetch: There is none.\n'),
-            self.ends(command.CommandError(
-                'There is none.', command.Status.IMAGE)))
+    def test_errors(self) -> None:
+        for failure, status, message in (
+            (command.CommandError('There is none.', command.Status.IMAGE), 4,
+             'There is none.'),
+            (KeyboardInterrupt(), 130, 'interrupted'),
+            (ZeroDivisionError('one\nmore'), 1,
+             'ZeroDivisionError: one more (see --debug)'),
+        ):
+            self.assertEqual((status, '', f'nova-image-fetch: {message}\n'),
+                             self.ends(failure))
+        self.become_service.side_effect = command.CommandError(
+            'Who?', command.Status.HOST)
+        self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
+                         self.run_command('--check'))
 
     def test_error_in_json(self) -> None:
         status, out, err = self.ends(command.CommandError(
@@ -121,16 +123,6 @@ class TestEnds(MainTestCase):
             {'result': 'failed', 'error': 'There is none.', 'status': 4},
             jsonutils.loads(out))
 
-    def test_error_of_this_host(self) -> None:
-        self.become_service.side_effect = command.CommandError(
-            'Who?', command.Status.HOST)
-        self.assertEqual((3, '', 'nova-image-fetch: Who?\n'),
-                         self.run_command('--check'))
-
-    def test_interrupted(self) -> None:
-        self.assertEqual((130, '', 'nova-image-fetch: interrupted\n'),
-                         self.ends(KeyboardInterrupt()))
-
     def test_terminated(self) -> None:
         def terminate(*_args: object) -> None:
             handlers = {call.args[0]: call.args[1]
@@ -139,16 +131,9 @@ class TestEnds(MainTestCase):
 
         self.assertEqual((143, '', ''), self.ends(terminate))
 
-    def test_unexpected_error(self) -> None:
-        self.assertEqual(
-            (1, '', 'nova-image-fetch: ZeroDivisionError: one more (see '
-                    '--debug)\n'),
-            self.ends(ZeroDivisionError('one\nmore')))
-
     def test_unexpected_error_with_debug(self) -> None:
-        self.replace(fetch, 'run', side_effect=ZeroDivisionError)
-        self.assertRaises(
-            ZeroDivisionError, main.main, [uuids.image, '--debug'])
+        self.assertRaises(ZeroDivisionError, self.ends, ZeroDivisionError,
+                          '--debug')
 
     def test_reader_has_gone(self) -> None:
         # In processes of their own: their standard output is replaced.
@@ -168,34 +153,25 @@ class TestEnds(MainTestCase):
                 os.close(writer)
             self.assertEqual((141, b''), (done.returncode, done.stderr))
 
-
-class TestActions(MainTestCase):
-    def check(self, verdict: checks.Verdict) -> tuple[int, str, str]:
-        with mock.patch.object(checks.Checks, 'run', return_value=[
-                checks.Finding('Name', verdict, 'detail', 'remedy')]):
-            return self.run_command('--check', uuids.image)
-
     def test_check(self) -> None:
+        run = self.replace(checks.Checks, 'run')
         for verdict, expected in ((checks.Verdict.OK, 0),
                                   (checks.Verdict.WARNING, 0),
                                   (checks.Verdict.FAILED, 1)):
-            status, out, err = self.check(verdict)
+            run.return_value = [
+                checks.Finding('Name', verdict, 'detail', 'remedy')]
+            status, out, err = self.run_command('--check', uuids.image)
             self.assertEqual((expected, ''), (status, err))
             self.assertIn('detail', out)
 
     def test_download(self) -> None:
-        def to_cache(*_args: object) -> str:
-            return '/there'
-
-        def to_path(_context: object, _id: str, path: str,
-                    _progress: object) -> None:
-            self.assertEqual('/nonexistent', path)
-
         self.replace(fetch, 'check_path')
-        self.replace(fetch, 'to_cache', side_effect=to_cache)
-        self.replace(fetch, 'to_path', side_effect=to_path)
+        self.replace(fetch, 'to_cache', return_value='/there')
+        to_path = self.replace(fetch, 'to_path')
         for argv, path in ((('--to', '/nonexistent'), '/nonexistent'),
                            (('--cache',), '/there'), ((), '/there')):
             status, out, err = self.run_command(uuids.image, '--json', *argv)
             self.assertEqual((0, ''), (status, err))
             self.assertEqual(path, jsonutils.loads(out)['path'])
+        to_path.assert_called_once_with(
+            mock.ANY, uuids.image, '/nonexistent', mock.ANY)
