@@ -59,7 +59,7 @@ class Barbican(process.LabFixture):
         }
 
     def client_options(self) -> config.Options:
-        """What a service's configuration file says of this key manager."""
+        """Return the options of a service that uses this key manager."""
         return {
             'key_manager': {'backend': 'barbican'},
             'barbican': {

@@ -112,7 +112,7 @@ class Ceph(process.LabFixture):
         }
 
     def client_options(self, keyring: pathlib.Path) -> config.Options:
-        """What a client's ceph.conf says, with a keyring of its own."""
+        """Return the options of a client with its own keyring."""
         return {'global': {
             'fsid': self.fsid,
             'mon host': f'v2:{self.address}',

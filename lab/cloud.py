@@ -145,7 +145,7 @@ class Cloud(process.LabFixture):
         return self.barbican.store(self.session(user), signer.pem)
 
     def image(self, image_id: str, user: str = 'demo') -> ty.Any:
-        """What Glance shows of an image to a user, as a dictionary."""
+        """Return an image as Glance shows it to a user."""
         return self.glance_client(user).images.get(image_id)
 
     def location(self, image_id: str) -> str:
@@ -183,7 +183,7 @@ class Cloud(process.LabFixture):
         }
 
     def nova_options(self) -> config.Options:
-        """What nova.conf says of this cloud."""
+        """Return the options of nova.conf for this cloud."""
         return config.merge(
             {'glance': {'region_name': lab_keystone.REGION,
                         'valid_interfaces': ['internal', 'public']}},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compute host is to an image fetch, without the hypervisor."""
+"""A compute host for image downloads, without a hypervisor."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _LONGEST_TMPDIR = 107 - len('/tmp12345678/privsep.sock')
 
 _FETCH = pathlib.Path(fetch.__file__)
 
-# What ComputeHost.fetch() returns.
+# Result of ComputeHost.fetch().
 Fetched = fetch.Report
 
 
@@ -40,7 +40,7 @@ def escape(word: str) -> str:
 
 
 def outcome(answer: dict[str, ty.Any]) -> Fetched:
-    """What an answer of the fetch program says.
+    """Convert an answer of the fetch program.
 
     :raises FetchFailed: when Nova raised an error
     """
@@ -279,7 +279,7 @@ class ComputeHost(process.LabFixture):
         return [self._python, '-P', _FETCH, *self.config_argv()]
 
     def config_argv(self) -> list[process.Argument]:
-        """Which configuration files a command of Nova's is to read."""
+        """Return the options that name a command's configuration files."""
         return ['--config-file', self.conf]
 
     def fetch(self, image_id: str, *, user: str = 'demo',
@@ -353,5 +353,5 @@ class ComputeHost(process.LabFixture):
         return self.processes()
 
     def enter_argv(self, *command: process.Argument) -> list[process.Argument]:
-        """How root runs a command on the host from elsewhere."""
+        """Return the command line with which root runs a command here."""
         return self._namespace.argv(*command)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tools/demo.sh shows, on a lab that is up.
+"""The program of tools/demo.sh, for a running lab.
 
 Two images are stored in Glance, and so in Ceph. Then a compute host fetches
 them, as nova-compute does on a cache miss: over HTTP, from Ceph, and once

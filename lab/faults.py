@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can happen to data on its way, and a program that does it to rbd's.
+"""Faults of data, and a program that applies them to the output of rbd.
 
 Its arguments are the real rbd, a file with the name of the fault, and those of
-rbd. It needs nothing but this file. For images that fit into memory.
+rbd. It needs only this file. The images must fit into memory.
 """
 
 from collections.abc import Callable

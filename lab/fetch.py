@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nova-compute does when an image is not in its cache, and no more.
+"""Downloads an image like nova-compute if it is not in the image cache.
 
-It runs as a program of its own, as the compute service would: as the
-service's user, with its configuration file, its concurrency mode and its
-privsep daemon. It needs nothing of the lab but this file, so any Nova can be
-measured with it.
+This program runs like the compute service, with its user, configuration file,
+concurrency mode and privsep daemon. It needs only this file of the lab, so it
+can measure any Nova.
 
 The login comes from the usual environment variables: OS_AUTH_URL,
 OS_PROJECT_NAME, and OS_TOKEN or OS_USERNAME with OS_PASSWORD.
@@ -148,7 +147,7 @@ def _trusted_certs(ids: list[str]) -> 'objects.TrustedCerts | None':
 
 def _fetch_to_cache(context: nova_context.RequestContext, image_id: str,
                     certs: list[str]) -> str:
-    """As the libvirt driver does in spawn() for a local root disk."""
+    """Create a local root disk in the way of the libvirt driver."""
     instance = objects.Instance(
         uuid=uuidutils.generate_uuid(), trusted_certs=_trusted_certs(certs))
     directory = libvirt_utils.get_instance_path(instance)
@@ -173,7 +172,7 @@ def fetch_to_path(context: nova_context.RequestContext, image_id: str,
 
 
 class Meter:
-    """What is spent from its making to stop()."""
+    """Measures resources from its creation to stop()."""
 
     def __init__(self) -> None:
         # 5 resets the peak to what is used now: see proc(5).
@@ -213,7 +212,7 @@ def _processor_seconds() -> float:
 
 def report(path: str, meter: Meter, log: list[str],
            digest: bool = True) -> Report:
-    """What came of a fetch.
+    """Return the result of a download.
 
     :param digest: whether to take the time for the SHA-256
     """
@@ -229,7 +228,7 @@ def report(path: str, meter: Meter, log: list[str],
 
 
 def prepare(*config_files: str, directories: Iterable[str] = ()) -> _Recorder:
-    """What the start of nova-compute does, but for its messaging."""
+    """Initialize the process like nova-compute, without messaging."""
     argv = ['nova-compute']
     for path in config_files:
         argv += ['--config-file', path]

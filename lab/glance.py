@@ -186,7 +186,7 @@ class Glance(process.LabFixture):
             raise errors.LabError(f'Glance has no image {image_id}')
 
     def downloads(self, image_id: str) -> int:
-        """How often the data of an image was fetched over HTTP so far."""
+        """Return the number of HTTP downloads of an image so far."""
         return count_downloads(self.access_log, image_id)
 
     def questions(self, image_id: str) -> int:
@@ -196,6 +196,6 @@ class Glance(process.LabFixture):
 
 
 def count_downloads(access_log: pathlib.Path, image_id: str) -> int:
-    """How many requests for the data of an image a log tells of."""
+    """Return the number of requests for an image's data in a log."""
     text = access_log.read_text(encoding='utf-8')
     return sum(found == image_id for found in _DOWNLOAD.findall(text))

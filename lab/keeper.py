@@ -46,7 +46,7 @@ _DOWN_TIMEOUT = 90.0
 
 
 def home() -> pathlib.Path:
-    """Where the lab of the command line lives: $NOVA_LAB_DIR or in /tmp."""
+    """Return the folder of the lab: $NOVA_LAB_DIR, or one in /tmp."""
     if chosen := os.environ.get('NOVA_LAB_DIR'):
         return pathlib.Path(chosen).absolute()
     return pathlib.Path(tempfile.gettempdir()) / f'nova-lab-{os.geteuid()}'
@@ -125,7 +125,7 @@ class Home:
             stream.close()
 
     def taken(self) -> errors.LabError:
-        """What to raise when there is a lab already."""
+        """Return the error for a lab that exists already."""
         return errors.LabError(
             f'A lab is up already in {self.path}. See "status"; end it '
             f'with "down".')

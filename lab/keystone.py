@@ -93,7 +93,7 @@ class Keystone(process.LabFixture):
         }
 
     def _make_keys(self, name: str) -> None:
-        """What keystone-manage fernet_setup does, three seconds faster.
+        """Create the keys of keystone-manage fernet_setup, but faster.
 
         A repository holds Fernet keys, named by number: the highest signs,
         0 is the next one.

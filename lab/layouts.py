@@ -71,7 +71,7 @@ class LayoutHost(compute.ComputeHost):
                         for path in ('/etc', '/var/lib')]
 
     def _outside(self, path: str) -> pathlib.Path:
-        """Where this machine has a file of the host's /etc or /var/lib."""
+        """Return the path on this machine of a file on the host."""
         return self.directory / path.lstrip('/')
 
     def put(self, path: str, text: str, mode: int = 0o644,
@@ -335,7 +335,7 @@ class CephAnsible(LayoutHost):
                  self.keyring_text('ceph'), self.mode, 'ceph:ceph')
 
     def write_nova_conf(self, options: config.Options) -> None:
-        """As Debian's packages have it."""
+        """Use the owner and mode of Debian's packages."""
         self.put('/etc/nova/nova.conf', config.render(options), 0o640,
                  'root:nova')
 

@@ -10,7 +10,7 @@ from lab import process
 # Of RFC 2544, for benchmarks.
 _NEAR, _FAR = '198.18.{0}.1', '198.18.{0}.2'
 
-# What the tc filter lets through at once, and how long a packet may queue.
+# Burst size of the tc filter, and the longest time that a packet may queue.
 _BURST = '256kb'
 _LATENCY = '20ms'
 
@@ -51,7 +51,7 @@ class Link(process.LabFixture):
         self._connect(holder.pid)
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
-        """How a command is run in the namespace."""
+        """Return the command line that runs a command in the namespace."""
         return ['nsenter', f'--net={self.path}', '--', *command]
 
     def _connect(self, pid: int) -> None:

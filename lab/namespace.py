@@ -63,7 +63,7 @@ class Account:
     groups: tuple[int, ...] = ()
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
-        """How root runs a command as this account and nothing more.
+        """Return the command line that runs a command as this account.
 
         The command gets SIGKILL when the process that started it ends.
         """
@@ -202,18 +202,18 @@ class Namespace(process.LabFixture):
         return bool(status.st_mode & needed)
 
     def argv(self, *command: process.Argument) -> list[process.Argument]:
-        """How root runs a command in here as the account."""
+        """Return the command line that runs a command here as the account."""
         return self.enter_argv(*self._account.argv(*command))
 
     def root_argv(self, *command: process.Argument
                   ) -> list[process.Argument]:
-        """How root runs a command among the mounts in here."""
+        """Return the command line that runs a command with these mounts."""
         return self.enter_argv(
             'setpriv', '--pdeathsig', 'KILL', '--', *command)
 
     def enter_argv(self, *command: process.Argument
                    ) -> list[process.Argument]:
-        """How root runs a command in here that ends by itself."""
+        """Return the command line of a command that ends by itself."""
         if self._init is None:
             raise errors.LabError('The namespace is not set up')
         init = f'/proc/{self._init.pid}/ns'

@@ -49,7 +49,7 @@ _requests: queue.SimpleQueue[
           queue.SimpleQueue[ty.Any]]] = queue.SimpleQueue()
 _giving_up = threading.Event()
 
-# Where logs are kept when they would go; see keeping_logs().
+# Folder that receives the logs of a lab; see keeping_logs().
 _kept_logs: pathlib.Path | None = None
 
 # Directories in which databases keep what ends in .log and is no text.
@@ -399,7 +399,7 @@ def end(child: 'subprocess.Popen[ty.Any]', grace: float,
 
 
 def _ended(pid: int) -> bool:
-    """Whether a child has ended; it is left to be waited for."""
+    """Return whether a child has ended, without waiting for it."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG |
                          os.WNOWAIT) is not None

@@ -40,22 +40,22 @@ print(rbd.__file__)
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What goes into an environment.
+    """The content of an environment.
 
-    :ivar constraints: requirements files that name every package, exactly
-    :ivar modules: what must be importable, Ceph's modules aside
+    :ivar constraints: requirements files with exact versions of all packages
+    :ivar modules: modules that must be importable, besides those of Ceph
     """
 
     constraints: tuple[pathlib.Path, ...]
     modules: tuple[str, ...]
 
     def fingerprint(self, python: str) -> str:
-        """What tells it from other contents and other versions of Python."""
+        """Return a hash of the content and of the version of Python."""
         text = b''.join(path.read_bytes() for path in self.constraints)
         return hashlib.sha256(text + python.encode()).hexdigest()[:16]
 
 
-# What the services of the cloud need.
+# Content of the environment of the cloud's services.
 BASIC = Content((CONSTRAINTS,), ('barbican', 'glance', 'gunicorn', 'keystone'))
 
 
@@ -81,7 +81,7 @@ class ServiceVenv(Venv):
         return self.path / 'complete'
 
     def usable(self) -> bool:
-        """Whether it was finished and still works."""
+        """Return whether the environment is complete and works."""
         if not self._marker.exists():
             return False
         try:
@@ -146,7 +146,7 @@ def _pip_environment() -> dict[str, str]:
 
 
 def cache_directory() -> pathlib.Path:
-    """Where environments are kept: $NOVA_LAB_CACHE, or the user's cache."""
+    """Return the folder of environments: $NOVA_LAB_CACHE, or a cache."""
     if chosen := os.environ.get('NOVA_LAB_CACHE'):
         return pathlib.Path(chosen).absolute()
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'

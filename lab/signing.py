@@ -27,7 +27,7 @@ _DAY = datetime.timedelta(days=1)
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey
 
-#: What ``img_signature_key_type`` may be -> how to make such a key.
+#: ``img_signature_key_type`` -> function that creates such a key.
 KEY_TYPES: dict[str, ty.Callable[[], Key]] = {
     'RSA-PSS': lambda: rsa.generate_private_key(65537, 2048),
     'ECC_SECP384R1': lambda: ec.generate_private_key(ec.SECP384R1()),
@@ -36,7 +36,7 @@ KEY_TYPES: dict[str, ty.Callable[[], Key]] = {
     'DSA': lambda: dsa.generate_private_key(1024),
 }
 
-#: What ``img_signature_hash_method`` may be.
+#: Values of ``img_signature_hash_method``.
 HASH_METHODS: dict[str, hashes.HashAlgorithm] = {
     'SHA-224': hashes.SHA224(),
     'SHA-256': hashes.SHA256(),

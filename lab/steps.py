@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes on, told on standard output while it does."""
+"""Reports the current step on standard output."""
 
 from collections.abc import Iterator
 import contextlib

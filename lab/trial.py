@@ -53,7 +53,7 @@ Answer = dict[str, ty.Any]
 
 
 class Service:
-    """What the requests are about."""
+    """The handlers of the requests."""
 
     def __init__(self, config_file: str) -> None:
         self._recorder = lab_fetch.prepare(config_file)

@@ -17,7 +17,7 @@ _GRACE = 10
 
 
 class Worker(process.LabFixture):
-    """What nova-compute is between two image fetches: running.
+    """A running process that downloads images like nova-compute.
 
     Nova's start takes three seconds of processor time, so tests that fetch
     many images share one. All fetches have the same process and privsep

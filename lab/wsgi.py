@@ -14,7 +14,7 @@ _no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server answers without an error of its own."""
+    """Return whether an HTTP server answers without a server error."""
     try:
         with _no_proxy.open(url, timeout=20):
             return True

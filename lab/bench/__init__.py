@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast images come, and what they cost, by several ways side by side."""
+"""Measures the speed and the cost of downloads, side by side."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, and what it is compared with."""
+"""The cases of the benchmark and their goals."""
 
 import dataclasses
 import enum
@@ -20,7 +20,7 @@ CHARTED = (DENSE, SPARSE)
 
 
 class Way(enum.Enum):
-    """How the bytes of an image come."""
+    """The way of a download."""
     #: ``rbd export`` to a file, then fsync.
     BARE = 'rbd export'
     #: The released Nova, by its own RBD download.
@@ -40,7 +40,7 @@ class Way(enum.Enum):
 
 
 class Check(enum.Enum):
-    """What the bytes are verified by."""
+    """The verification of the bytes."""
     NONE = 'unverified'
     #: An image signature: RSA-PSS with this hash.
     SHA256 = 'SHA-256'
@@ -149,7 +149,7 @@ class Plan:
 
 
 def _compared(group: str, image: Image) -> list[Case]:
-    """What others do, and what we do instead."""
+    """Return a case for each way and each check."""
     return [Case(group, image, Way.BARE),
             Case(group, image, Way.NOVA34, Check.SHA256),
             Case(group, image, Way.HTTP34, Check.SHA512),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured, as text and as JSON."""
+"""Reports the measurements, as text and as JSON."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import prettytable
 
 from lab.bench import plan
 
-#: What ratios are given to -> the way of its case.
+#: Name of a baseline of ratios -> its way.
 BASELINES = {'bare': plan.Way.BARE, 'nova34': plan.Way.NOVA34,
              'http': plan.Way.HTTP34}
 
@@ -72,7 +72,7 @@ class Results:
                 if other.way == way and other.image == case.image}
 
     def outcomes(self) -> list[Outcome]:
-        """What came of the goals."""
+        """Return the results of the goals."""
         return [Outcome(goal, self.median(goal.case) /
                         self.median(goal.baseline))
                 for goal in self.plan.goals]

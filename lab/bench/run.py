@@ -171,7 +171,7 @@ class Bench(process.LabFixture):
             path.unlink(missing_ok=True)
 
     def _import(self, image: plan.Image, path: pathlib.Path) -> _Stored:
-        """As Glance would store it, but faster."""
+        """Store an image in the format of Glance, but faster."""
         sha256, sha512 = _digests(path, 'sha256', 'sha512')
         signed = self._signer.properties(path, self._certificate)
         image_id = self._register(image, path, sha512, signed)
@@ -223,7 +223,7 @@ class Bench(process.LabFixture):
     # Measurements
 
     def _measure(self, case: plan.Case) -> Sample:
-        # What is still to be written must not be in the way of the next.
+        # Pending writes would slow down the measurement.
         os.sync()
         return self._how(case)(case)
 
@@ -326,7 +326,7 @@ class Bench(process.LabFixture):
         return _timed(lambda: _drain(self._rbd(case, '-')))
 
     def _write(self, case: plan.Case) -> Sample:
-        """As much data as the image has, past the page cache."""
+        """Write as much data as the image contains, with O_DIRECT."""
         path = self._out(self._ours)
         block = mmap.mmap(-1, _BLOCK)
         block.write(os.urandom(_BLOCK))

@@ -83,7 +83,7 @@ class _Run:
         return 'no process, no directory'
 
     def table(self) -> prettytable.PrettyTable:
-        """What was done and seen, and how long it took."""
+        """Return the steps, their results and their durations."""
         table = prettytable.PrettyTable(
             ['step', 'what was seen', 'seconds'], align='l',
             hrules=prettytable.HRuleStyle.ALL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compute host and the services show of what has happened."""
+"""Checks of logs and files on the compute host and of the services."""
 
 import dataclasses
 import hashlib
@@ -16,11 +16,11 @@ from lab import glance
 from lab.job import region as lab_region
 from lab import process
 
-# What Nova keeps beside the directories of instances. Snapshots are in the
-# last one while they are made.
+# Nova's other directories beside those of instances. The last one contains
+# snapshots while Nova creates them.
 _KEPT = {'_base', 'compute_nodes', 'locks', 'snapshots'}
 
-# Names that nothing has which is complete.
+# Suffixes of incomplete files.
 _UNFINISHED = ('.part', '.partial', '.converted')
 
 _FETCHED = re.compile(
@@ -45,7 +45,7 @@ def require(condition: object, message: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """What the compute log says of an image that was fetched."""
+    """The lines of the compute log about a downloaded image."""
 
     image: str
     source: str
@@ -92,7 +92,7 @@ class Evidence:
                 for match in self._found(_FETCHED)]
 
     def exports(self) -> list[dict[str, str]]:
-        """What was asked of Ceph: pool, image, snapshot and path."""
+        """Return pool, image, snapshot and path of each export."""
         return [match.groupdict() for match in self._found(_EXPORT)]
 
     def warnings(self) -> list[str]:
@@ -100,7 +100,7 @@ class Evidence:
         return [match[1] for match in self._found(_WARNING)]
 
     def said(self, text: str) -> bool:
-        """Whether a line of the compute log has this in it."""
+        """Return whether a line of the compute log contains this text."""
         return any(text in line for line in self.lines())
 
     def errors(self) -> str:
@@ -134,7 +134,7 @@ class Evidence:
 
     def require_fetched_from_ceph(self, image: ty.Any,
                                   verified: str) -> str:
-        """What require_fetched() says, by rbd and without any trouble."""
+        """Call require_fetched() for an rbd download without warnings."""
         seen = self.require_fetched(image, 'rbd', verified)
         self._require_export(image)
         require(not self.warnings(),
@@ -192,7 +192,7 @@ class Evidence:
                 f'{path} is not what Glance recorded')
 
     def cached(self, image_id: str) -> pathlib.Path:
-        """Where the image cache has, or would have, an image."""
+        """Return the path of an image in the image cache."""
         name = hashlib.sha1(image_id.encode(), usedforsecurity=False)
         return self._instances / '_base' / name.hexdigest()
 
@@ -226,7 +226,7 @@ class Evidence:
                            f'the cache; there is {found}')
 
     def disk(self, server_id: str) -> dict[str, ty.Any]:
-        """What qemu-img says of the root disk of a server."""
+        """Return the output of qemu-img for the root disk of a server."""
         # Its QEMU has locked it.
         return jsonutils.loads(process.run([
             'qemu-img', 'info', '--force-share', '--output', 'json',
@@ -265,7 +265,7 @@ class Evidence:
         return psutil.Process(pid).username()
 
     def leftovers(self) -> list[str]:
-        """What should not be there when all servers and images are gone."""
+        """Return leftovers after all servers and images were deleted."""
         return [
             *(f'domain {name}' for name in self._region.libvirt.virsh(
                 'list', '--all', '--name').split()),

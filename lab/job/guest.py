@@ -51,7 +51,7 @@ start={_PARTITION_START // _SECTOR}, type=6, bootable
 # Seconds; packages may have to come over a slow line.
 _DOWNLOAD_TIMEOUT = 300
 
-# What the kernel starts. Nothing is to be done, so the processor is idle.
+# The init program of the guest. It keeps the processor idle.
 _INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 exec < /dev/ttyS0 > /dev/ttyS0 2>&1

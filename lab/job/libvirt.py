@@ -49,7 +49,7 @@ def make_places(directory: pathlib.Path, service: namespace.Account
         path = directory / name
         path.mkdir(mode=0o755)
         pairs.append((path, pathlib.Path(place)))
-    # What /var/lock is a link to.
+    # /var/lock is a link to this directory.
     lock = directory / 'run' / 'lock'
     lock.mkdir()
     lock.chmod(0o1777)

@@ -75,7 +75,7 @@ class MariaDB(process.LabFixture):
         }}
 
     def _statements(self) -> str:
-        """What makes users and databases, one statement a line."""
+        """Return SQL statements that create users and databases."""
         lines = []
         for user, names in self._databases.items():
             lines.append(f"CREATE USER '{user}'@'127.0.0.1' "

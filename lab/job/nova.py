@@ -34,7 +34,7 @@ _VENV = services.Venv(pathlib.Path(sys.prefix))
 
 def service_options(keystone: lab_keystone.Keystone,
                     transport_url: str) -> config.Options:
-    """What nova.conf says everywhere, databases aside."""
+    """Return the options of all services, except for databases."""
     login = keystone.credentials(NAME)
     return {
         'DEFAULT': {
@@ -59,7 +59,7 @@ def service_options(keystone: lab_keystone.Keystone,
 
 
 def compute_options(images_type: str) -> config.Options:
-    """What nova.conf says on a compute host without networks.
+    """Return the options of a compute host without networks.
 
     :param images_type: ``qcow2`` or ``raw``
     """
@@ -86,7 +86,7 @@ def compute_options(images_type: str) -> config.Options:
 
 def database_options(connections: dict[str, str],
                      transport_url: str) -> config.Options:
-    """What nova.conf says where the databases may be used.
+    """Return the options of services that use the databases.
 
     :param connections: database -> its URL, for each of DATABASES
     :param transport_url: the message broker, which goes into the database
@@ -266,7 +266,7 @@ class NovaCompute(process.LabFixture):
                 self._begin)
 
     def _record(self) -> dict[str, ty.Any] | None:
-        """What Nova's API says of the service."""
+        """Return the compute service as Nova's API reports it."""
         reply = self._admin.get(
             '/os-services', params={'binary': 'nova-compute'},
             endpoint_filter={'service_type': 'compute'}, raise_exc=False)

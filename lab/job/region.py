@@ -30,7 +30,7 @@ PACKAGES = {
     'virtlogd': 'libvirt-daemon-system',
 }
 
-#: What the environment of the services holds.
+#: Content of the environment of the services.
 CONTENT = services.Content(
     (*services.BASIC.constraints,
      pathlib.Path(__file__).with_name('constraints.txt')),

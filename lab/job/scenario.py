@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is shown on a whole cloud, step by step.
+"""The steps of the cloud job.
 
-Every step asserts what it tells of, and raises LabError with what was seen
-instead.
+Every step checks its result, and raises LabError with the actual result.
 """
 
 from collections.abc import Callable

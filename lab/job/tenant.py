@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do with servers, by the public APIs."""
+"""Actions of users on servers, through the public APIs."""
 
 from collections.abc import Callable
 import time
@@ -38,7 +38,7 @@ def connect(session: ks_session.Session) -> openstack.connection.Connection:
 
 
 class Administrator:
-    """Who prepares the cloud for its users."""
+    """The administrator, who prepares the cloud for its users."""
 
     def __init__(self, session: ks_session.Session) -> None:
         self._compute = connect(session).compute
@@ -59,7 +59,7 @@ class Administrator:
         self._compute.aggregate_precache_images(aggregate, image_id)
 
     def fault(self, server_id: str) -> dict[str, ty.Any]:
-        """What a server in the status ERROR says, with all details."""
+        """Return the fault of a server in the status ERROR."""
         return self._compute.get_server(server_id).fault or {}
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the bytes of an image must match.
+"""Verifies the bytes of an image.
 
-This is the image's signature, if the user or the operator asks for it, and
-otherwise the hash that Glance recorded. A verified signature covers every
-byte, so no hash is computed as well.
+They must match the image's signature, if the user or the operator asks for
+it, and otherwise the hash that Glance recorded. A verified signature covers
+every byte, so Nova does not also compute a hash.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class WrongHash(transfer.SourceError):
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """What the bytes of every source must match."""
+    """A signature or a hash that the bytes of every source must match."""
     #: For people: 'signature', the name of a hash, or 'nothing'.
     name: str
     #: Returns an unused verifier.

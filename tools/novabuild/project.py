@@ -39,7 +39,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Project:
-    """What this tree adds to the metadata of the release."""
+    """Additions of this tree to the metadata of the release."""
 
     root: pathlib.Path
     name: str

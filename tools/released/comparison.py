@@ -26,7 +26,7 @@ class Comparison:
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Reasons of exemptions, by test ID."""
     unreliable: Mapping[str, str] = field(default_factory=dict)
-    """What a second run showed in favour of a test, by test ID."""
+    """Reasons to ignore a failure, from a second run, by test ID."""
     idle: tuple[str, ...] = ()
     """Runs in which no test passed on the release."""
 
@@ -68,7 +68,7 @@ class Comparison:
     def after(self, again: 'Comparison') -> 'Comparison':
         """Return this comparison, corrected by a second run of regressions.
 
-        A result in favour of a test replaces the first one.
+        If the second run excuses a failure, it replaces the first result.
         """
         excused = {test: excuse for test in self.regressions()
                    if (excuse := self._excuse(test, again))}

@@ -35,7 +35,7 @@ DIFFERENCES = (
 
 class Suite(NamedTuple):
     start: str
-    """Where discovery starts, below tools/."""
+    """Folder below tools/ in which discovery starts."""
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
 

@@ -65,7 +65,7 @@ def results(stream: BinaryIO) -> dict[str, Result]:
         if test['status'] == 'exists' or (known and known.outcome == FAILED):
             return
         outcome = _OUTCOMES.get(test['status'], FAILED)
-        # What a test logged has other names.
+        # Skip the details that contain log messages.
         details = '\n'.join(
             content.as_text().strip()
             for name, content in sorted(test['details'].items())

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How stestr is called, and where it stores its results."""
+"""The command line of stestr, and the folder of its results."""
 
 from collections.abc import Sequence
 import os

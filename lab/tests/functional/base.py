@@ -170,7 +170,7 @@ class LabTestCase(testtools.TestCase):
                 if line.startswith('WARNING nova.image')]
 
     def exports(self, log: list[str]) -> list[str]:
-        """What was asked of Ceph."""
+        """Return the exports that a log contains."""
         return [line for line in log if 'Attempting to export' in line]
 
     @classmethod

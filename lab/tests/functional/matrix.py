@@ -41,13 +41,13 @@ PROPERTIES = ('img_signature', 'img_signature_certificate_uuid',
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How one download ended.
+    """The result of a download.
 
     :ivar error: the exception's class, or '' when there was none
     :ivar message: the exception's
     :ivar verified: what the image was verified by
     :ivar warnings: of Nova's image service
-    :ivar exports: how often Ceph was asked
+    :ivar exports: number of exports
     :ivar requests: how often Glance was asked for the data
     """
 

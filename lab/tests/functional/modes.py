@@ -21,7 +21,7 @@ LONGEST_GAP = 0.5
 
 
 class Modes(service_base.ServiceTestCase):
-    """What must be the same in both modes."""
+    """Tests that run in both concurrency modes."""
 
     def test_others_go_on_during_a_large_download(self):
         path, image_id = self.huge_image()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Download after download, while something goes wrong: for as long as told.
+"""Downloads images for a given time, with random faults.
 
 ``python -m lab.tests.functional.soak [MINUTES] [SEED]``, or
 ``tox -e soak -- MINUTES SEED``; not one of the tests that are always run. Up
@@ -136,7 +136,7 @@ class Soak(service_base.ServiceTestCase):
             print('%5d  %-24s %s' % (count, fault, outcome), file=sys.stderr)
 
     def act(self) -> None:
-        """What happens while the download runs."""
+        """Cause the fault during the download."""
         self._act()
 
     @contextlib.contextmanager

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an unprivileged service can have the privileged side do: one thing.
+"""The boundary between an unprivileged service and the privileged side.
 
-The service is the real one's user, the daemon the real daemon, by sudo.
+The service runs as Nova's user and starts the real daemon with sudo.
 """
 
 from collections.abc import Callable
@@ -147,7 +147,7 @@ class TestCaller(BoundaryTestCase):
         self.assertEqual('REFUSED', self.run_one(image=image_id)['cause'])
 
     def test_pools_and_snapshots_have_the_names_that_ceph_knows(self):
-        """As odd as they may be, to rbd they are just names."""
+        """rbd treats unusual characters as part of a name."""
         ceph = self.cloud.ceph
         path = self.files / 'data'
         path.write_bytes(os.urandom(5000))
@@ -631,7 +631,7 @@ class TestChild(BoundaryTestCase):
 
 
 class TestStreams(BoundaryTestCase):
-    """What our decoder makes of real streams, and what rbd makes of them."""
+    """The decoder and rbd agree on real streams."""
 
     def test_against_import_diff(self):
         ceph, rng = self.cloud.ceph, random.Random(16)
@@ -649,7 +649,7 @@ class TestStreams(BoundaryTestCase):
             spec = ['--pool', 'images', '--image', name]
             ceph.rbd('import', '--path', source, *spec)
             if number % 2:
-                # What is discarded is a hole again.
+                # A discard makes a hole.
                 ceph.rbd('resize', *spec, '--size', '1M', '--allow-shrink')
                 ceph.rbd('resize', *spec, '--size', '32M')
             ceph.rbd('snap', 'create', *spec, '--snap', 'snap')

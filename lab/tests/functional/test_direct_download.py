@@ -90,7 +90,7 @@ class TestDirectDownload(worker_base.WorkerTestCase):
         self.assertEqual((self.host.account.uid, 0o644),
                          (fetched.uid, fetched.mode))
         self.assertNotEqual(0, fetched.uid)
-        # What the service itself cannot do.
+        # The service itself cannot do this.
         self.assertEqual((0, 0o600), (
             self.host.keyring.stat().st_uid,
             stat.S_IMODE(self.host.keyring.stat().st_mode)))

@@ -109,7 +109,7 @@ class TestRefused(service_base.ServiceTestCase):
         self.fetch_by_http(REFUSED.replace('nova', 'stranger'))
 
     def test_user_without_rights(self):
-        # Who may talk to the monitors, and to no OSD.
+        # A client that may access the monitors, but no OSD.
         keyring = self.cloud.ceph.create_user(
             'poor', {'mon': 'profile rbd'})
         self.write_keyring(keyring.read_text())
@@ -308,7 +308,7 @@ class TestTimeLimits(service_base.ServiceTestCase):
                                   f'out): no monitor answered within {connect}'
                                   " seconds: couldn't connect", warning)
                     self.assertLess(connect, fetched.seconds)
-                    # What HTTP takes for so small an image is in it, too.
+                    # This includes the HTTP download of the small image.
                     self.assertLess(
                         fetched.seconds, connect + service_base.SLACK)
 
@@ -560,7 +560,7 @@ class TestKilled(service_base.ServiceTestCase):
         self.restart()
 
     def kill_service(self) -> None:
-        """As the kernel does when there is no memory."""
+        """Kill the process like the kernel that runs out of memory."""
         self.service.kill()
         # The daemon ends by itself, and rbd with it.
         self.assertEqual([], self.shared_host.leftovers())

@@ -116,7 +116,7 @@ class TestImageFetch(base.LabTestCase):
         self.assert_right(self.end(check, 0), image_id)
         self.assert_by_http(self.end(by_http, 0), raw)
         self.assert_in_cache(self.end(to_cache, 0), image_id, path)
-        # What is there is not fetched again.
+        # The command does not download a cached image again.
         again = self.end(self.start('--json', image_id), 0)
         document = jsonutils.loads(again[1])
         self.assertEqual(('ok', 'cache', None), (
@@ -224,7 +224,7 @@ class TestImageFetch(base.LabTestCase):
     def findings(
         self, command: process.Command,
     ) -> Mapping[str, Mapping[str, str]]:
-        """What --check --json of a broken host finds."""
+        """Return the findings of --check --json on a broken host."""
         ended = self.end(command, 1)
         document = jsonutils.loads(ended[1])
         self.assertEqual(('failed', ''), (document['result'], ended[2]))

@@ -21,7 +21,7 @@ from lab.tests.functional import worker_base
 
 MIB = base.MIB
 
-#: What OSSN-0090 asks for.
+#: The policy that OSSN-0090 recommends.
 HIDDEN: config.Options = {'DEFAULT': {
     'show_image_direct_url': False, 'show_multiple_locations': False}}
 
@@ -226,7 +226,7 @@ class TestLocations(worker_base.WorkerTestCase):
         self.set_clusters(self.far_conf, self.near_conf)
         with self.standing_still(self.cloud.ceph):
             self.assert_from(self.far_conf, image_id)
-        # What is not known is not tried, not even to say so.
+        # Nova skips a location in an unknown cluster without a warning.
         self.set_clusters(self.far_conf)
         self.assert_from(self.far_conf, image_id)
 

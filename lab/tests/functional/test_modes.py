@@ -62,7 +62,7 @@ class TestEventlet(modes.Modes):
 
 
 class TestDurability(service_base.ServiceTestCase):
-    """What is reported as done is on the disk, also after a crash."""
+    """A completed download is on the disk, also after a crash."""
 
     _CALL = re.compile(r'^\d+ +(?P<call>\w+)\((?P<arguments>.*)$')
 

@@ -176,7 +176,7 @@ class TestPolicy(PermissionTestCase):
 
 
 class TestQuestion(PermissionTestCase):
-    """How Nova asks Glance for permission."""
+    """The request with which Nova asks Glance for permission."""
 
     def test_no_store_is_opened(self) -> None:
         """Glance gives the same answer for an image that Ceph has lost."""

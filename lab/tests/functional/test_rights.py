@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""As which user rbd runs, and what it can read then.
+"""The user that rbd runs as, and the files that it can read.
 
-It follows from the files that the host has: who can change ceph.conf, who
-can read the keyring, and what Nova runs as.
+Both follow from the host: the users that can change ceph.conf or read the
+keyring, and the user of Nova.
 """
 
 from collections.abc import Iterator

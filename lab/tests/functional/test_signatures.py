@@ -185,7 +185,7 @@ class TestSignatures(SignedTestCase):
             path, 'raw', **signer.properties(path, certificate_id))
         self.assert_accepted(image_id, path)
 
-        # What was first signed and then stored, Glance has verified.
+        # Glance verifies an image that was signed before the upload.
         wrong = signer.properties(self.path, certificate_id)
         error = self.assertRaises(
             glance_exc.HTTPBadRequest, self.upload, path, 'raw', **wrong)

@@ -128,7 +128,7 @@ class TestRecordedHash(matrix.MatrixTestCase):
 
 @ddt.ddt
 class TestSize(matrix.MatrixTestCase):
-    """What Glance says of an image's size is not what is in Ceph."""
+    """The size in Glance differs from the size in Ceph."""
 
     OPTIONS = {'verify_glance_signatures': False}
 

@@ -24,7 +24,7 @@ class WorkerTestCase(base.LabTestCase):
 
     @classmethod
     def mounts(cls) -> list[tuple[pathlib.Path, pathlib.Path]]:
-        """What is mounted on the compute host."""
+        """Return the bind mounts of the compute host."""
         return []
 
     @classmethod

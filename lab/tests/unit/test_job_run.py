@@ -75,7 +75,7 @@ class TestRun(testtools.TestCase):
 
         for text in ('Start the cloud', 'Step 0', '1 seen', '2 seen',
                      'End the cloud'):
-            # As it happens, and in the table.
+            # In the progress and in the table.
             self.assertEqual(2, self.out.getvalue().count(text), text)
         self.assertEqual('', self.err.getvalue())
         self.assertEqual(list(scenario.PASSES), self.asked)

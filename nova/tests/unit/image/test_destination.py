@@ -178,7 +178,7 @@ class TestDestination(fakes.TransferTestCase):
 
     def test_error_names_the_file(self) -> None:
         def fail(*_args: ty.Any) -> int:
-            # As the system calls on descriptors do: without a name.
+            # System calls on descriptors do not name the file.
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
         for name in ('pwrite', 'ftruncate', 'fsync'):

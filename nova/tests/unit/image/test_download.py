@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which source an image comes from, and what it is held to on each way."""
+"""The choice of the source of an image, and its verification."""
 
 from collections.abc import Mapping
 import errno

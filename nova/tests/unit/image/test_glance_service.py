@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the image service does besides fetching data."""
+"""The image service, except for downloads."""
 
 import io
 import typing as ty

@@ -24,7 +24,7 @@ SCHEMA = {
 
 
 class Image(dict[str, ty.Any]):
-    """As much of a warlock model as the translation touches."""
+    """The part of a warlock model that the translation uses."""
 
     schema = SCHEMA
 

@@ -45,7 +45,7 @@ _FILLS: dict[str, Callable[[int, int], bytes]] = {
 
 
 class TestBytes(fakes.TransferTestCase):
-    """What is in the file, and what the verifier sees of it."""
+    """The file and the verifier receive the bytes of the image."""
 
     def setUp(self) -> None:
         super().setUp()

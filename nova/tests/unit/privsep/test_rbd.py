@@ -291,7 +291,7 @@ class TestCommands(RbdTestCase):
 
 
 class TestListener(RbdTestCase):
-    """Where the output goes."""
+    """The listener that receives the output."""
 
     def call(self, address: str) -> None:
         try:
@@ -338,7 +338,7 @@ class TestListener(RbdTestCase):
 
 
 class TestWalk(RbdTestCase):
-    """Who can change a file, or put another one in its place."""
+    """The users that can change or replace a file."""
 
     def steps(self, path: str) -> tuple[str, dict[str, int]]:
         """Return the path of the file found, and who can change what."""

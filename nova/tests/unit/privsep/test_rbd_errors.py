@@ -79,7 +79,7 @@ PRINTED = (
     (Cause.BAD_CONF, "Error initializing cluster client: InvalidArgument('"
                      "RADOS invalid argument (error calling "
                      "conf_read_file)')"),
-    # As Python, which does not find setpriv, describes the error.
+    # Python's errors if it cannot start setpriv.
     (Cause.NO_SETPRIV, "FileNotFoundError(2, 'No such file or directory')"),
     (Cause.NO_SETPRIV, "PermissionError(13, 'Permission denied')"),
     *((Cause.NOT_INSTALLED,

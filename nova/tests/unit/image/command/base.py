@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the tests of the command share."""
+"""Base class of the command's tests."""
 
 from collections.abc import Callable
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the operator sees."""
+"""The output of the command."""
 
 import io
 import os

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where an image goes, and how a download of the command can fail."""
+"""Downloads of the command to a file and to the image cache."""
 
 import os
 import pathlib
@@ -158,7 +158,7 @@ class TestToCache(FetchTestCase):
         self.assertEqual(
             ('rbd', str(self.path), True),
             (outcome['source'], outcome['path'], outcome['inspected']))
-        # QEMU can read the file, whatever the umask of the operator.
+        # QEMU can read the file although the operator's umask is 0077.
         self.assertEqual(0o644, self.path.stat().st_mode & 0o777)
         self.path.unlink()
         self.flags(disable_deep_image_inspection=True, group='workarounds')

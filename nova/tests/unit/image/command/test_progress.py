@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the command shows of a download, and what it records."""
+"""The progress and the outcome that the command reports."""
 
 import io
 import os

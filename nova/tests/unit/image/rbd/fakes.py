@@ -88,7 +88,7 @@ class Program:
     status: int = 0
     cause: str = 'UNKNOWN'
     phrases: str = ''
-    #: Where it stops until the caller closes the connection.
+    #: Point at which it waits until the caller closes the connection.
     stalls: ty.Literal['', 'before', 'after', 'outcome'] = ''
     #: The daemon ends there, instead.
     dies: bool = False

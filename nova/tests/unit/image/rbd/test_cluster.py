@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which cluster a location refers to, with a fake privileged side."""
+"""The cluster of a location, with a fake privileged side."""
 
 import typing as ty
 from unittest import mock

@@ -41,7 +41,7 @@ _SCHEMES = ('rbd:/', 'rbd:', 'RBD://', 'rbd:///', '//', '', ' rbd://',
 
 
 def quoted(part: str) -> str:
-    """As glance_store quotes a part of a location."""
+    """Quote a part of a location in the way of glance_store."""
     return urllib.parse.quote(part, '', errors='surrogatepass')
 
 
@@ -61,8 +61,8 @@ def urls(parts: list[str]) -> Iterator[str]:
     yield ''.join(parts)
 
 
-# How rbd reads --image (Ceph's src/tools/rbd/Utils.cc): what it finds there
-# besides a name overrides --pool, --namespace and --snap.
+# The format of --image (Ceph's src/tools/rbd/Utils.cc): a pool, namespace or
+# snapshot in it overrides --pool, --namespace and --snap.
 _RBD_SPEC = re.compile(
     r'(?:(?P<pool>[^/]*)/(?:(?P<namespace>[^/@]*)/)?)?'
     r'(?P<image>[^/@]*)(?:@(?P<snapshot>[^/@]*))?', re.DOTALL)

@@ -196,7 +196,7 @@ class TestTwoDecoders(HostileTestCase):
                 buffer = memoryview(bytearray(min(64, length - len(extent))))
                 count = decoder.readinto(buffer)
                 if not count:
-                    # What a transfer makes of it.
+                    # A transfer raises this error.
                     raise transfer.SourceError(reason='ended early')
                 extent += buffer[:count]
             found.append((offset, extent))
