@@ -9,12 +9,15 @@ that Nova's git repository contains too, so it also applies to a checkout of
 the release. Therefore the version stays that of the release.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 import os
 import pathlib
 import subprocess
 import sys
 import tarfile
 import tempfile
+from typing import TypeAlias
 
 from novabuild import archive
 from novabuild import errors
@@ -25,23 +28,33 @@ from novabuild import tree
 from novabuild import whole
 
 
-def main(arguments: list[str]) -> int:
+Patches: TypeAlias = Iterator[tuple[str, bytes]]
+
+
+def single(ours: project.Project) -> Patches:
+    """Yield the name and the content of the only patch.
+
+    :raises BuildError: the tree and the release do not fit together
+    """
+    before = unpacked(release.sdist(ours.release))
+    yield (f'nova-{ours.release.version}-{ours.version.local}.patch',
+           header(ours) + difference(before, changed(ours, before)))
+
+
+def main(arguments: list[str],
+         patches: Callable[[project.Project], Patches] = single) -> int:
     if len(arguments) != 1 or arguments[0].startswith('-'):
         print(__doc__, file=sys.stderr)
         return 2
     folder = pathlib.Path(arguments[0])
     try:
-        ours = project.load(pathlib.Path.cwd())
-        before = unpacked(release.sdist(ours.release))
-        content = header(ours) + difference(before, changed(ours, before))
-        path = folder / (
-            f'nova-{ours.release.version}-{ours.version.local}.patch')
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        for name, content in patches(project.load(pathlib.Path.cwd())):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+            print(folder / name)
     except (errors.BuildError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
-    print(path)
     return 0
 
 

@@ -11,9 +11,7 @@ patch.
 """
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 import fnmatch
-import pathlib
 import re
 import sys
 import textwrap
@@ -72,7 +70,7 @@ STEPS = (
         'come from nova.conf. The program never runs as root unless Nova '
         'does.',
         ('nova/privsep/rbd.py', 'nova/privsep/rbd_errors.py',
-         f'{_UNIT}privsep/test_rbd*.py')),
+         f'{_UNIT}privsep/*rbd*.py')),
     Step(
         'image: add the rbd source',
         'It parses a location strictly, finds its cluster among those in '
@@ -129,7 +127,7 @@ def divide(names: Iterable[str]) -> list[set[str]]:
     return files
 
 
-def patches(ours: project.Project) -> Iterator[tuple[str, bytes]]:
+def patches(ours: project.Project) -> patch.Patches:
     """Yield the name and the content of each patch.
 
     :raises BuildError: the tree and the release do not fit together
@@ -153,21 +151,5 @@ def _header(step: Step, number: int) -> bytes:
             f'{textwrap.fill(step.text, 72)}\n---\n').encode()
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0].startswith('-'):
-        print(__doc__, file=sys.stderr)
-        return 2
-    folder = pathlib.Path(arguments[0])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in patches(project.load(pathlib.Path.cwd())):
-            (folder / name).write_bytes(content)
-            print(folder / name)
-    except (errors.BuildError, OSError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(patch.main(sys.argv[1:], patches))

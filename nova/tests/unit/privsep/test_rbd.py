@@ -23,17 +23,18 @@ from oslo_serialization import jsonutils
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests.unit.image import fakes as image_fakes
-from nova.tests.unit.image.rbd import fakes
+from nova.tests.unit.image import fakes
+import nova.tests.unit.privsep.rbd_fakes
 
+rbd_fakes = nova.tests.unit.privsep.rbd_fakes
 #: Uid, gid and groups of nova-compute; someone else; and no one at all.
 NOVA = (4001, 4002, 4003, 4004)
 ROOT = (0, 0)
 OTHER = 4005
 UNUSED = 65533
 
-IMAGE = fakes.IMAGE_ID
-NAMES: dict[str, ty.Any] = fakes.NAMES
+IMAGE = rbd_fakes.IMAGE_ID
+NAMES: dict[str, ty.Any] = rbd_fakes.NAMES
 #: The commands that are about an image.
 OF_IMAGE = ('rbd export', 'rbd export-diff', 'rbd info', 'rbd snap ls')
 BAD_NAMES = (
@@ -78,8 +79,8 @@ class RbdTestCase(test.NoDBTestCase):
         super().setUp()
         if os.getuid():
             self.skipTest('Only root can act for other users')
-        self.useFixture(image_fakes.LeakCheck())
-        self.side = self.useFixture(fakes.PrivilegedSide())
+        self.useFixture(fakes.LeakCheck())
+        self.side = self.useFixture(rbd_fakes.PrivilegedSide())
         self.directory = os.path.realpath(
             self.useFixture(fixtures.TempDir()).path)
         self.conf = self.make_file('site.conf')

@@ -19,18 +19,17 @@ from nova.image.rbd import cluster
 from nova.image import transfer
 import nova.privsep.rbd
 from nova import test
-from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit.image import fakes as common
+import nova.tests.unit.privsep.rbd_fakes
 
-#: Seconds after which a wait fails a test.
-LIMIT = 20
-
+rbd_fakes = nova.tests.unit.privsep.rbd_fakes
+LIMIT = common.LIMIT
 FSID = 'c0ffee00-0000-4000-8000-00000000cafe'
 OTHER_FSID = '0ddba11e-0000-4000-8000-00000000cafe'
-IMAGE_ID = '5ca1ab1e-0000-4000-8000-00000000cafe'
+IMAGE_ID = rbd_fakes.IMAGE_ID
 URL = f'rbd://{FSID}/images/{IMAGE_ID}/snap'
 OTHER_URL = f'rbd://{OTHER_FSID}/images/{IMAGE_ID}/snap'
-NAMES = {'pool': 'images', 'image': IMAGE_ID, 'snapshot': 'snap'}
+NAMES = rbd_fakes.NAMES
 
 #: Commands that print an fsid.
 OF_CONF = 'ceph-conf --show-config-value=fsid'
@@ -212,42 +211,6 @@ class PollSpy(fixtures.Fixture):
         self.useFixture(fixtures.MockPatchObject(
             transfer, 'native', lambda module: (
                 spies.get(module) or real(module))))
-
-
-class PrivilegedSide(fixtures.Fixture):
-    """Has nova.privsep.rbd work as in the daemon, in a patched process too."""
-
-    def _setUp(self) -> None:
-        self.threads: list[ty.Any] = []
-        self.errors: list[BaseException] = []
-        self.useFixture(nova_fixtures.PrivsepFixture())
-        self.addCleanup(self.join)
-        replaced: dict[str, ty.Any] = {
-            module: transfer.native(module)
-            for module in ('os', 'select', 'socket', 'subprocess')}
-        replaced['threading'] = mock.Mock(Thread=self._make_thread)
-        for module, new in replaced.items():
-            self.useFixture(
-                fixtures.MockPatchObject(nova.privsep.rbd, module, new))
-
-    def _make_thread(self, target: Callable[..., object], args: ty.Any,
-                     daemon: bool) -> ty.Any:
-        def run() -> None:
-            try:
-                target(*args)
-            except BaseException as exc:
-                self.errors.append(exc)
-
-        assert daemon, 'The daemon would wait for it'
-        thread = transfer.native('threading').Thread(target=run, daemon=True)
-        self.threads.append(thread)
-        return thread
-
-    def join(self) -> None:
-        for thread in self.threads:
-            thread.join(LIMIT)
-            assert not thread.is_alive(), 'A thread is still running'
-        assert not self.errors, self.errors
 
 
 class RbdTestCase(test.NoDBTestCase):

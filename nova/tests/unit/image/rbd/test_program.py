@@ -19,7 +19,9 @@ from nova.image import transfer
 import nova.privsep.rbd
 from nova.tests.unit.image import fakes as common
 from nova.tests.unit.image.rbd import fakes
+import nova.tests.unit.privsep.rbd_fakes
 
+rbd_fakes = nova.tests.unit.privsep.rbd_fakes
 Cause = program.Cause
 Program = fakes.Program
 COMMANDS = ('one', 'two', 'three')
@@ -108,7 +110,7 @@ class TestRun(RunTestCase):
 
     def test_with_the_privileged_side(self) -> None:
         """Both sides together, with a shell in place of the programs."""
-        self.useFixture(fakes.PrivilegedSide())
+        self.useFixture(rbd_fakes.PrivilegedSide())
         conf = os.path.join(self.directory, 'a.conf')
         with open(conf, 'w'):
             self.flags(rbd_ceph_conf=[conf], group='glance')
