@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import stat
-from types import TracebackType
 from typing import Self
 
 from nova.i18n import _
@@ -42,13 +41,10 @@ def is_plain_destination(path: str) -> bool:
 
 
 class Destination:
-    """A file that gets its name only when it is complete.
+    """Writes a file; each method raises DestinationError for an OSError.
 
-    The file is written with O_DIRECT where the filesystem supports it, so
-    that an image does not displace the guests' pages from memory. Otherwise
-    it is written through the page cache.
-
-    Each method raises DestinationError for an OSError.
+    It writes with O_DIRECT where the filesystem supports it, so that an image
+    does not displace the guests' pages from memory.
     """
 
     def __init__(self, path: str, replace: bool = True) -> None:
@@ -76,9 +72,7 @@ class Destination:
             self._resources = self._resources.pop_all()
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None,
-                 exc: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_exc: object) -> None:
         with self._errors():
             self._resources.close()
 
@@ -107,8 +101,12 @@ class Destination:
         """
         with self._errors():
             file = os.fstat(self._fd)
-            if self._has_partial:
-                self._check_partial(file)
+            if self._has_partial and not os.path.samestat(file, os.stat(
+                    self._partial, dir_fd=self._dir_fd,
+                    follow_symlinks=False)):
+                raise FileExistsError(
+                    errno.EEXIST, _('Another process writes this file too'),
+                    os.path.join(self._directory, self._partial))
         last_check()
         with self._errors():
             try:
@@ -181,14 +179,6 @@ class Destination:
                     raise FileExistsError(
                         exc.errno, exc.strerror, self._path) from None
             self._unlink(self._name)
-
-    def _check_partial(self, file: os.stat_result) -> None:
-        found = os.stat(self._partial, dir_fd=self._dir_fd,
-                        follow_symlinks=False)
-        if not os.path.samestat(file, found):
-            raise FileExistsError(
-                errno.EEXIST, _('Another process writes this file too'),
-                os.path.join(self._directory, self._partial))
 
     def _remove_partial(self) -> None:
         _unlink_file(os.fstat(self._fd), self._partial, self._dir_fd)

@@ -17,8 +17,8 @@ import mmap
 import threading
 import time
 from types import ModuleType
-from typing import Any
 from typing import Protocol
+from typing import TypeAlias
 
 from nova import exception
 from nova.i18n import _
@@ -35,8 +35,6 @@ _ALIGNMENT = 4096
 _HOLE = 64 * 1024
 _ZEROS = bytes(BLOCK)
 
-_STOP_PAUSE = 0.02
-
 #: Called with the bytes read so far and the size, or None if it is unknown.
 Progress = Callable[[int, int | None], None]
 
@@ -47,7 +45,10 @@ class SourceError(exception.NovaException):
 
 
 class Source(Protocol):
-    """The bytes of an image: extents in order, with zeros between them."""
+    """The bytes of an image: extents in order, with zeros between them.
+
+    All methods but interrupt() raise SourceError if the source fails.
+    """
 
     @property
     def size(self) -> int | None:
@@ -58,22 +59,16 @@ class Source(Protocol):
 
         A length of None means that the extent ends with the stream. The
         caller reads each extent to its end before it requests the next.
-
-        :raises SourceError: the source fails
         """
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read the next bytes of the extent.
+        """Read the next bytes of the extent and return their number.
 
-        :returns: the number of bytes; 0 only at the end of the stream
-        :raises SourceError: the source fails
+        This is 0 only at the end of the stream.
         """
 
     def finish(self) -> None:
-        """Check the stream after its last byte.
-
-        :raises SourceError: the bytes must not be used
-        """
+        """Check after the last byte that the bytes may be used."""
 
     def interrupt(self) -> None:
         """Make a read that waits in another thread fail soon."""
@@ -91,7 +86,6 @@ class Verifier(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The result of a transfer."""
     #: Size of the image in bytes.
     size: int
     #: Bytes written to the file; the rest is holes.
@@ -107,12 +101,12 @@ def transfer(source: Source, path: str, verifier: Verifier | None = None,
 
     This syncs the file and its directory before it returns. Until then the
     file has no name, or, on a filesystem without O_TMPFILE, the temporary
-    name ``.NAME.partial``. A failed transfer removes this name. Only a killed
-    process can leave it behind, and the next transfer to path removes it.
+    name ``.NAME.partial``. Only a killed process can leave this name behind,
+    and the next transfer to path removes it.
 
-    Under eventlet, one native thread does all of the work, so a filesystem
-    that hangs does not block the hub. A green thread that is killed while it
-    waits ends when the native thread has ended.
+    Under eventlet, native threads do the work, so a filesystem that hangs
+    does not block the hub. A green thread that is killed while it waits ends
+    when they have ended.
 
     Two transfers to one path at the same time may not both succeed. Nova
     holds a lock on the image to prevent this.
@@ -123,8 +117,8 @@ def transfer(source: Source, path: str, verifier: Verifier | None = None,
         does the work
     :param replace: remove a file at path first; if False, such a file is
         never removed or replaced
-    :raises nova.image.destination.DestinationError: the file cannot be
-        written, or replace is False and path exists
+    :raises DestinationError: the file cannot be written, or replace is False
+        and path exists
     :raises SourceError: the source failed, or its size is wrong
     :raises Exception: any error of the verifier
     """
@@ -140,8 +134,7 @@ def transfer(source: Source, path: str, verifier: Verifier | None = None,
 def native(name: str) -> ModuleType:
     """Return a standard module without eventlet's patches.
 
-    Threads, queues and polls of a transfer must be native ones, because their
-    work would block the hub.
+    The work of a transfer's threads, queues and polls would block the hub.
     """
     eventlet = compat.eventlet()
     if eventlet is None:
@@ -160,10 +153,8 @@ class _Block:
         self.users = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Gap:
-    """Zeros that no block contains."""
-    length: int
+#: A block, or the length of a gap: zeros that no block contains.
+_Item: TypeAlias = _Block | int
 
 
 class _Pool:
@@ -176,17 +167,15 @@ class _Pool:
             self._unused.put(_Block())
 
     def take(self) -> _Block:
-        """Wait for an unused block and return it."""
         return self._unused.get()
 
     def clear(self) -> None:
-        """Free the memory."""
         while not self._unused.empty():
             self._unused.get()
 
-    def release(self, item: _Block | _Gap) -> None:
+    def release(self, item: _Item) -> None:
         """Return a block to the pool if this was its last user."""
-        if isinstance(item, _Gap):
+        if isinstance(item, int):
             return
         with self._lock:
             item.users -= 1
@@ -198,24 +187,21 @@ class _Pool:
 class _Stage:
     """A native thread that processes all blocks, in order.
 
-    After a failure it only releases the blocks, so that the reader does not
-    wait for it. put() and join() raise the failure in the reader's thread.
+    After a failure, which put() and join() raise in the reader's thread, it
+    only releases the blocks, so that the reader does not wait for it.
     """
 
     def __init__(self, name: str, pool: _Pool,
-                 work: Callable[[_Block | _Gap], None],
-                 last: Callable[[], None] | None = None) -> None:
+                 work: Callable[[_Item], None]) -> None:
         self._pool = pool
         self._work = work
-        self._last = last
         self._failure: BaseException | None = None
         self._queue = native('queue').SimpleQueue()
         self._thread = native('threading').Thread(
             target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, item: _Block | _Gap) -> None:
-        """Queue an item; raise an earlier failure."""
+    def put(self, item: _Item) -> None:
         if self._failure is not None:
             raise self._failure
         self._queue.put(item)
@@ -229,8 +215,7 @@ class _Stage:
     def abandon(self) -> None:
         """End the thread without processing the items that remain."""
         if self._thread.is_alive():
-            self._failure = self._failure or SourceError(
-                reason=_('The transfer was stopped'))
+            self._failure = self._failure or Exception()
             self._end()
         # Its traceback refers to this object and to the blocks.
         self._failure = None
@@ -241,24 +226,18 @@ class _Stage:
 
     def _run(self) -> None:
         for item in iter(self._queue.get, None):
-            if self._failure is None:
-                self._attempt(self._work, item)
+            try:
+                if self._failure is None:
+                    self._work(item)
+            except BaseException as exc:
+                self._failure = exc
             self._pool.release(item)
-        if self._failure is None and self._last is not None:
-            self._attempt(self._last)
-
-    def _attempt(self, call: Callable[..., None], *args: Any) -> None:
-        try:
-            call(*args)
-        except BaseException as exc:
-            self._failure = exc
 
 
 class _Work:
     """A transfer that another thread can stop.
 
-    run() opens the file, fills blocks from the source, passes them to the
-    stages, and closes the file.
+    It fills blocks from the source and passes them to the stages.
     """
 
     def __init__(self, source: Source, target: destination.Destination,
@@ -343,24 +322,23 @@ class _Work:
             # objects here refer to each other, and a traceback to all of them.
             stack.callback(self._pool.clear)
             stack.callback(self._stages.clear)
-            self._start(stack, 'image-write', self._write, self._sync)
+            work = {'image-write': self._write}
             if self._verifier is not None:
-                self._start(stack, 'image-verify', self._verify)
+                work['image-verify'] = self._verify
+            for name, method in work.items():
+                stage = _Stage(name, self._pool, method)
+                stack.callback(stage.abandon)
+                self._stages.append(stage)
             try:
                 self._read()
-                for stage in self._stages:
-                    stage.join()
+                self._stages[0].join()
+                # Meanwhile, the other stage may still verify.
+                self._destination.sync(self._handed)
+                self._stages[-1].join()
             except BaseException:
                 # Stop the stages before the ExitStack waits for them.
                 self._stopped = True
                 raise
-
-    def _start(self, stack: contextlib.ExitStack, name: str,
-               work: Callable[[_Block | _Gap], None],
-               last: Callable[[], None] | None = None) -> None:
-        stage = _Stage(name, self._pool, work, last)
-        stack.callback(stage.abandon)
-        self._stages.append(stage)
 
     def _read(self) -> None:
         for offset, length in self._source.extents():
@@ -372,12 +350,11 @@ class _Work:
         size = self._source.size
         if size is None:
             size = self._position
-        if size < self._position or self._expected not in (None, size):
+        expected = size if self._expected is None else self._expected
+        if size < self._position or size != expected:
             raise SourceError(
                 reason=_('It has %(size)d bytes, the image has %(expected)d') %
-                {'size': max(size, self._position),
-                 'expected': size if self._expected is None
-                 else self._expected})
+                {'size': max(size, self._position), 'expected': expected})
         self._skip_to(size)
         self._hand_over()
 
@@ -394,9 +371,9 @@ class _Work:
             if end is not None:
                 view = view[:end - self._position]
             count = self._source.readinto(view)
-            if not count and end is None:
-                return
             if not count:
+                if end is None:
+                    return
                 raise SourceError(reason=_('The stream ended early, after '
                                            '%d bytes') % self._position)
             self._position += count
@@ -439,9 +416,9 @@ class _Work:
 
     def _hand_over_gap(self, end: int) -> None:
         if end > self._handed:
-            self._put(_Gap(end - self._handed), end)
+            self._put(end - self._handed, end)
 
-    def _put(self, item: _Block | _Gap, end: int) -> None:
+    def _put(self, item: _Item, end: int) -> None:
         self._handed = end
         self._check_not_stopped()
         for stage in self._stages:
@@ -449,8 +426,8 @@ class _Work:
         if self._progress is not None:
             self._progress(end, self._expected or self._source.size)
 
-    def _write(self, item: _Block | _Gap) -> None:
-        if isinstance(item, _Gap):
+    def _write(self, item: _Item) -> None:
+        if isinstance(item, int):
             return
         # sync() truncates the padding.
         padded = -(-item.length // _ALIGNMENT) * _ALIGNMENT
@@ -459,23 +436,20 @@ class _Work:
             self._destination.write(item.view[start:stop],
                                     item.offset + start)
 
-    def _sync(self) -> None:
-        self._destination.sync(self._handed)
-
-    def _verify(self, item: _Block | _Gap) -> None:
+    def _verify(self, item: _Item) -> None:
         assert self._verifier is not None
         if isinstance(item, _Block):
             self._verifier.update(item.view[:item.length])
             return
-        for start in range(0, item.length, BLOCK):
+        for start in range(0, item, BLOCK):
             # A gap can be terabytes long.
             if self._stopped:
                 return
-            self._verifier.update(memoryview(_ZEROS)[:item.length - start])
+            self._verifier.update(memoryview(_ZEROS)[:item - start])
 
 
 def _pause() -> None:
-    time.sleep(_STOP_PAUSE)
+    time.sleep(0.02)
 
 
 def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:

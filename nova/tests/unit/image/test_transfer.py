@@ -45,7 +45,7 @@ _FILLS: dict[str, Callable[[int, int], bytes]] = {
 
 
 class TestBytes(fakes.TransferTestCase):
-    """The file and the verifier receive the bytes of the image."""
+    """What is in the file, and what the verifier sees of it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -89,38 +89,33 @@ class TestBytes(fakes.TransferTestCase):
         self.assertEqual(1, verifier.asked)
         self.assertEqual([source.taken], source.finished)
 
+    def check(self, image: bytes, source: MemorySource,
+              written: int | None = None) -> None:
+        """Transfer it; by default, the image contains no holes."""
+        verifier = HashVerifier()
+        report = transfer.transfer(source, self.path, verifier, len(image))
+        self.assertEqual(digest(image), digest(self.content()))
+        self.assertEqual(digest(image), verifier.digest)
+        self.assertEqual(
+            (len(image), len(image) if written is None else written),
+            (report.size, report.written))
+        self.assertGreater(report.seconds, 0)
+
     def test_sizes(self) -> None:
         block = transfer.BLOCK
         for size in (0, 1, PAGE - 1, PAGE, PAGE + 1, block - 1, block,
                      block + 1, 2 * block, 2 * block + PAGE + 1):
             image = noise(size, size)
-            verifier = HashVerifier()
-            report = transfer.transfer(
-                MemorySource([(0, image)], endless=True), self.path, verifier,
-                size)
-            self.assertEqual(digest(image), digest(self.content()),
-                             str(size))
-            self.assertEqual(digest(image), verifier.digest, str(size))
-            self.assertEqual((size, size), (report.size, report.written))
-            self.assertGreater(report.seconds, 0)
+            self.check(image, MemorySource([(0, image)], endless=True))
 
     def test_more_blocks_than_there_are_buffers(self) -> None:
         self.use_small_blocks()
         image = noise(3 * transfer.BLOCKS * SMALL + 17)
-        verifier = HashVerifier()
-        transfer.transfer(
-            MemorySource([(0, image)], pieces=(70_001,)), self.path, verifier)
-        self.assertEqual(digest(image), digest(self.content()))
-        self.assertEqual(digest(image), verifier.digest)
+        self.check(image, MemorySource([(0, image)], pieces=(70_001,)))
 
     def test_no_extent_at_all(self) -> None:
         size = 2 * transfer.BLOCK + 5
-        verifier = HashVerifier()
-        report = transfer.transfer(
-            MemorySource([], size), self.path, verifier, size)
-        self.assertEqual(bytes(size), self.content())
-        self.assertEqual(digest(bytes(size)), verifier.digest)
-        self.assertEqual((size, 0), (report.size, report.written))
+        self.check(bytes(size), MemorySource([], size), 0)
         self.assertEqual(0, os.stat(self.path).st_blocks)
 
     def test_size_from_the_source_only(self) -> None:
@@ -131,23 +126,16 @@ class TestBytes(fakes.TransferTestCase):
     def test_gaps_are_holes(self) -> None:
         mib = 1024 * 1024
         extents = [(40 * mib, noise(mib)), (60 * mib, noise(mib, 1))]
-        size = 90 * mib
-        verifier = HashVerifier()
-        report = transfer.transfer(
-            MemorySource(extents, size), self.path, verifier, size)
-        self.assertEqual(2 * mib, report.written)
-        self.assertEqual(
-            digest(fakes.naive_image(size, extents)), verifier.digest)
+        image = fakes.naive_image(90 * mib, extents)
+        self.check(image, MemorySource(extents, len(image)), 2 * mib)
         self.assertEqual([(40 * mib, 41 * mib), (60 * mib, 61 * mib)],
                          self._data_of_file())
 
     def test_zeros_of_a_dense_stream_are_holes(self) -> None:
         image = (noise(HOLE) + bytes(3 * HOLE) + noise(HOLE, 1) +
                  bytes(transfer.BLOCK) + b'x')
-        report = transfer.transfer(
-            MemorySource([(0, image)], endless=True), self.path)
-        self.assertEqual(image, self.content())
-        self.assertEqual(2 * HOLE + PAGE, report.written)
+        self.check(image, MemorySource([(0, image)], endless=True),
+                   2 * HOLE + PAGE)
         self.assertEqual(
             [(0, HOLE), (4 * HOLE, 5 * HOLE),
              (5 * HOLE + transfer.BLOCK, len(image))],
@@ -166,44 +154,30 @@ class TestBytes(fakes.TransferTestCase):
     def _data_of_file(self) -> list[tuple[int, int]]:
         """Start and end of each part of the file that is not a hole."""
         found, end = [], 0
-        with open(self.path, 'rb') as file:
-            with contextlib.suppress(OSError):
-                while True:
-                    start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-                    end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-                    found.append((start, end))
+        with open(self.path, 'rb') as file, contextlib.suppress(OSError):
+            while True:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+                end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+                found.append((start, end))
         return found
 
 
 class TestProgress(fakes.TransferTestCase):
-    def setUp(self) -> None:
-        super().setUp()
+    def test_once_for_each_block_and_gap(self) -> None:
         self.use_small_blocks()
-
-    def test_told_once_for_a_block(self) -> None:
-        calls: list[tuple[int, int | None]] = []
-        size = 3 * SMALL + 5
-        transfer.transfer(
-            MemorySource([(0, noise(size))], pieces=(5000,)), self.path,
-            size=size, progress=lambda *args: calls.append(args))
-        self.assertEqual([(SMALL, size), (2 * SMALL, size), (3 * SMALL, size),
-                          (size, size)], calls)
-
-    def test_gap_counts(self) -> None:
-        calls: list[tuple[int, int | None]] = []
-        size = 20 * SMALL
-        transfer.transfer(
-            MemorySource([(10 * SMALL, b'x')], size), self.path,
-            progress=lambda *args: calls.append(args))
-        self.assertEqual([(10 * SMALL, size), (11 * SMALL, size),
-                          (size, size)], calls)
-
-    def test_total_may_be_unknown(self) -> None:
-        calls: list[tuple[int, int | None]] = []
-        transfer.transfer(
-            MemorySource([(0, b'xy')], endless=True), self.path,
-            progress=lambda *args: calls.append(args))
-        self.assertEqual([(2, None)], calls)
+        dense, sparse = 3 * SMALL + 5, 20 * SMALL
+        for source, size, expected in (
+            (MemorySource([(0, noise(dense))], pieces=(5000,)), dense,
+             [(SMALL, dense), (2 * SMALL, dense), (3 * SMALL, dense),
+              (dense, dense)]),
+            (MemorySource([(10 * SMALL, b'x')], sparse), None,
+             [(10 * SMALL, sparse), (11 * SMALL, sparse), (sparse, sparse)]),
+            (MemorySource([(0, b'xy')], endless=True), None, [(2, None)]),
+        ):
+            calls: list[tuple[int, int | None]] = []
+            transfer.transfer(source, self.path, size=size,
+                              progress=lambda *args: calls.append(args))
+            self.assertEqual(expected, calls)
 
     def test_its_failure_is_a_failure(self) -> None:
         progress = mock.Mock(side_effect=ValueError('from the callback'))
@@ -213,19 +187,24 @@ class TestProgress(fakes.TransferTestCase):
         self.assert_nothing_left()
 
 
+def no_room(start: int = 0) -> ty.Any:
+    """Return a patch that fails writes from this offset on."""
+    pwrite = os.pwrite
+
+    def full(fd: int, data: memoryview, offset: int) -> int:
+        if offset >= start:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(fd, data, offset)
+
+    return mock.patch('os.pwrite', full)
+
+
 class TestFailures(fakes.TransferTestCase):
-    """A failure leaves no file, no thread and no descriptor."""
+    """Nothing at the path, no thread, no descriptor, whatever went wrong."""
 
     def setUp(self) -> None:
         super().setUp()
         self.use_small_blocks()
-
-    def test_too_short(self) -> None:
-        source = MemorySource([(0, noise(SMALL))], endless=True)
-        self.assert_fails(
-            transfer.SourceError, '131072 bytes, the image has 131073',
-            source, size=SMALL + 1)
-        self.assertEqual([], source.finished)
 
     def test_too_long(self) -> None:
         source = MemorySource([(0, noise(30 * SMALL))], endless=True)
@@ -235,40 +214,37 @@ class TestFailures(fakes.TransferTestCase):
         # An endless stream must not be read to its end.
         self.assertLessEqual(source.taken, SMALL)
 
-    def test_source_is_of_another_size(self) -> None:
-        for size, expected in ((9, 10), (11, 10)):
-            self.assert_fails(
-                transfer.SourceError,
-                '%d bytes, the image has %d' % (size, expected),
-                MemorySource([(0, b'x')], size), size=expected)
-
-    def test_extent_past_the_size(self) -> None:
-        self.assert_fails(
-            transfer.SourceError, '12 bytes, the image has 10',
-            MemorySource([(8, b'wxyz')], 10))
-        progress = mock.Mock()
-        self.assertRaisesRegex(
-            transfer.SourceError, 'more than the 10 bytes', transfer.transfer,
-            MemorySource([(1 << 62, b'x')]), self.path, size=10,
-            progress=progress)
-        # The zeros in between were not hashed.
-        progress.assert_not_called()
-
-    def test_extents_out_of_order(self) -> None:
-        for extents in ([(4, b'abcd'), (0, b'abcd')],
-                        [(0, b'abcd'), (3, b'abcd')],
-                        [(0, noise(2 * SMALL)), (SMALL, b'x')]):
-            self.assert_fails(transfer.SourceError, 'not in order',
-                              MemorySource(extents))
-
-    def test_extent_cut_short(self) -> None:
+    def test_source_contradicts_the_size_or_itself(self) -> None:
         class Short(MemorySource):
             def extents(self) -> Iterator[tuple[int, int | None]]:
                 for offset, length in super().extents():
                     yield offset, (length or 0) + 1
 
-        self.assert_fails(transfer.SourceError, 'ended early, after 9 bytes',
-                          Short([(5, b'abcd')], 20))
+        unordered = 'not in order'
+        for reason, source, size in (
+            ('9 bytes, the image has 10', MemorySource([(0, b'x')], 9), 10),
+            ('11 bytes, the image has 10', MemorySource([(0, b'x')], 11), 10),
+            ('12 bytes, the image has 10', MemorySource([(8, b'wxyz')], 10),
+             None),
+            (unordered, MemorySource([(4, b'abcd'), (0, b'abcd')]), None),
+            (unordered, MemorySource([(0, b'abcd'), (3, b'abcd')]), None),
+            (unordered, MemorySource([(0, noise(2 * SMALL)), (SMALL, b'x')]),
+             None),
+            ('ended early, after 9 bytes', Short([(5, b'abcd')], 20), None),
+            ('131072 bytes, the image has 131073',
+             MemorySource([(0, noise(SMALL))], endless=True), SMALL + 1),
+        ):
+            self.assert_fails(transfer.SourceError, reason, source, size=size)
+            self.assertEqual([], source.finished)
+
+    def test_extent_past_the_size(self) -> None:
+        progress = mock.Mock()
+        self.assertRaisesRegex(
+            transfer.SourceError, 'more than the 10 bytes', transfer.transfer,
+            MemorySource([(1 << 62, b'x')]), self.path, size=10,
+            progress=progress)
+        # The verifier does not have to hash all the zeros in between.
+        progress.assert_not_called()
 
     def test_source_fails_on_the_way(self) -> None:
         for amount in (0, 1, SMALL, 20 * SMALL + 1):
@@ -306,41 +282,27 @@ class TestFailures(fakes.TransferTestCase):
             self.assertLess(verifier.count, after + SMALL)
 
     def test_no_room_on_the_disk(self) -> None:
-        pwrite = os.pwrite
-
-        def full(fd: int, data: memoryview, offset: int) -> int:
-            if offset >= 3 * SMALL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return pwrite(fd, data, offset)
-
         for amount in (4 * SMALL, 40 * SMALL):
-            with mock.patch('os.pwrite', full):
+            with no_room(3 * SMALL):
                 self.assert_fails(
                     destination.DestinationError, 'No space left',
                     MemorySource([(0, noise(amount))]), HashVerifier())
 
     def test_file_grows_too_large(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        for source in (MemorySource([(0, noise(40 * SMALL))]),
-                       MemorySource([(0, b'x')], 40 * SMALL)):
+        for limit, source in (
+            (2 * SMALL, MemorySource([(0, noise(40 * SMALL))])),
+            (2 * SMALL, MemorySource([(0, b'x')], 40 * SMALL)),
+            # To hash all these zeros would take a thousand years.
+            (SMALL, MemorySource([], 1 << 62)),
+        ):
             with contextlib.ExitStack() as stack:
                 stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE,
                                (soft, hard))
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2 * SMALL, hard))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
                 self.assert_fails(
                     destination.DestinationError, 'File too large', source,
                     HashVerifier())
-
-    def test_zeros_without_end(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        with contextlib.ExitStack() as stack:
-            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE,
-                           (soft, hard))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
-            # To hash them all would take a thousand years.
-            self.assert_fails(
-                destination.DestinationError, 'File too large',
-                MemorySource([], 1 << 62), HashVerifier())
 
     def test_size_that_no_file_can_have(self) -> None:
         self.make(b'left by an attempt that was killed')
@@ -383,62 +345,39 @@ class TestMemory(fakes.TransferTestCase):
         self.addCleanup(gc.enable)
         gc.disable()
 
-    def assert_freed(self, failed: bool = False) -> None:
-        """All is freed, without the help of the garbage collector.
-
-        :param failed: eventlet, where it is used, keeps the traceback of an
-            error for the collector, and so what is in its frames
-        """
-        kept = 2 if failed and compat.eventlet() is not None else 0
-        self.assertEqual(transfer.BLOCKS, len(self.maps))
-        self.assertLessEqual(len([each for each in self.maps if each()]),
-                             kept, 'buffers are left to the collector')
-
-    def transfer_in_vain(self, source: transfer.Source,
-                         verifier: transfer.Verifier) -> None:
-        # Unlike assertRaises this keeps nothing of the error.
-        try:
-            transfer.transfer(source, self.path, verifier)
-        except (transfer.SourceError, destination.DestinationError,
-                ValueError):
-            return
-        raise AssertionError('it did not fail')
-
-    def test_limit(self) -> None:
-        self.assertLessEqual(4 * 1024 * 1024 * transfer.BLOCKS, 64 << 20)
-        transfer.transfer(MemorySource([(0, noise(50 * SMALL))]), self.path,
-                          HashVerifier())
-        self.assertEqual(transfer.BLOCKS, len(self.maps))
-
     def test_freed(self) -> None:
-        transfer.transfer(MemorySource([(0, noise(5 * SMALL))]), self.path,
-                          HashVerifier())
-        self.assert_freed()
-
-    def test_freed_when_the_source_fails(self) -> None:
-        self.transfer_in_vain(
-            MemorySource([(0, noise(20 * SMALL))], endless=True,
-                         failure=fakes.broken_cable), HashVerifier())
-        self.assert_freed(failed=True)
-
-    def test_freed_when_the_bytes_are_refused(self) -> None:
-        self.transfer_in_vain(
-            MemorySource([(0, noise(5 * SMALL))]), RefusingVerifier())
-        self.assert_freed()
-
-    def test_freed_when_the_verifier_fails(self) -> None:
-        self.transfer_in_vain(
-            MemorySource([(0, noise(20 * SMALL))]), RefusingVerifier(1))
-        self.assert_freed(failed=True)
-
-    def test_freed_when_writing_fails(self) -> None:
-        def full(*_args: object) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        with mock.patch('os.pwrite', full):
-            self.transfer_in_vain(
-                MemorySource([(0, noise(20 * SMALL))]), HashVerifier())
-        self.assert_freed(failed=True)
+        """All is freed, without the help of the garbage collector."""
+        self.assertLessEqual(4 * 1024 * 1024 * transfer.BLOCKS, 64 << 20)
+        long = noise(50 * SMALL)
+        broken = MemorySource([(0, long)], endless=True,
+                              failure=fakes.broken_cable)
+        for error, kept, source, verifier in (
+            (None, 0, MemorySource([(0, long)]), HashVerifier()),
+            (transfer.SourceError, 2, broken, HashVerifier()),
+            (ValueError, 0, MemorySource([(0, long)]), RefusingVerifier()),
+            (ValueError, 2, MemorySource([(0, long)]), RefusingVerifier(1)),
+            (destination.DestinationError, 2, MemorySource([(0, long)]),
+             HashVerifier()),
+        ):
+            self.maps.clear()
+            failed = None
+            with contextlib.ExitStack() as stack:
+                if error is destination.DestinationError:
+                    stack.enter_context(no_room())
+                # Unlike assertRaises, this keeps nothing of the error.
+                try:
+                    transfer.transfer(source, self.path, verifier)
+                except (transfer.SourceError, destination.DestinationError,
+                        ValueError) as exc:
+                    failed = type(exc)
+            self.assertIs(error, failed)
+            self.assertEqual(transfer.BLOCKS, len(self.maps))
+            # Eventlet keeps the traceback of an error, and so what is in its
+            # frames, for the collector.
+            if compat.eventlet() is None:
+                kept = 0
+            self.assertLessEqual(len([each for each in self.maps if each()]),
+                                 kept, 'buffers are left to the collector')
 
     def test_reads_ahead_of_the_disk_as_far_as_buffers_go(self) -> None:
         source = MemorySource([(0, noise(20 * SMALL))])
