@@ -45,7 +45,7 @@ _FILLS: dict[str, Callable[[int, int], bytes]] = {
 
 
 class TestBytes(fakes.TransferTestCase):
-    """What is in the file, and what the verifier sees of it."""
+    """The file and the verifier receive the bytes of the image."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -200,7 +200,7 @@ def no_room(start: int = 0) -> ty.Any:
 
 
 class TestFailures(fakes.TransferTestCase):
-    """Nothing at the path, no thread, no descriptor, whatever went wrong."""
+    """A failure leaves no file, no thread and no descriptor."""
 
     def setUp(self) -> None:
         super().setUp()
