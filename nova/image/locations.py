@@ -14,7 +14,6 @@ from collections.abc import Mapping
 import contextlib
 import functools
 from typing import Any
-from typing import Protocol
 from typing import TypeAlias
 
 from glanceclient import exc as glance_exc
@@ -24,14 +23,13 @@ import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
+from nova.image import client
 from nova.image import compat
 from nova.image import errors
 
 CONF = nova.conf.CONF
 Context: TypeAlias = nova_context.RequestContext
 LOG = logging.getLogger(__name__)
-
-_API_VERSION = 2
 
 #: Glance uses both for a refusal.
 _REFUSED = (glance_exc.HTTPForbidden, glance_exc.HTTPNotFound)
@@ -50,14 +48,6 @@ class LocationsUnavailable(exception.NovaException):
     def __init__(self, message: str, *, for_all_images: bool = False) -> None:
         super().__init__(message)
         self.for_all_images = for_all_images
-
-
-class Client(Protocol):
-    """Calls Glance; see nova.image.client.GlanceClient."""
-
-    def call(self, context: Context, version: int, method: str, *,
-             args: Iterable[Any]) -> Any:
-        """Call a method of glanceclient's image controller."""
 
 
 def shown(image: Mapping[str, Any]) -> list[str]:
@@ -87,10 +77,11 @@ def scheme(url: str) -> str:
     return url.partition(':')[0]
 
 
-def ask(client: Client, context: Context, image_id: str) -> list[str]:
+def ask(glance: client.GlanceClient, context: Context,
+        image_id: str) -> list[str]:
     """Return all URLs of an image, or none and log a warning; see read()."""
     try:
-        return read(client, context, image_id)
+        return read(glance, context, image_id)
     except LocationsUnavailable as error:
         if error.for_all_images:
             _warn_once(str(error))
@@ -99,13 +90,14 @@ def ask(client: Client, context: Context, image_id: str) -> list[str]:
         return []
 
 
-def read(client: Client, context: Context, image_id: str) -> list[str]:
+def read(glance: client.GlanceClient, context: Context,
+         image_id: str) -> list[str]:
     """Return all URLs of an image, as Glance returns them to a service.
 
     Glance may return locations of images that the user must not see, so call
     this only for an image that Glance has shown to the user.
 
-    :param client: calls the Glance that receives Nova's own credentials
+    :param glance: calls the Glance that receives Nova's own credentials
     :param context: the user's request
     :raises LocationsUnavailable: Nova has no credentials, or Glance does not
         return them
@@ -114,7 +106,7 @@ def read(client: Client, context: Context, image_id: str) -> list[str]:
     own.global_request_id = context.global_id
     try:
         return list(dict.fromkeys(
-            entry['url'] for entry in _call(client, own, context, image_id)))
+            entry['url'] for entry in _call(glance, own, context, image_id)))
     except glance_exc.HTTPNotImplemented as error:
         raise LocationsUnavailable(_(
             'Glance hides the locations of images and does not support Image '
@@ -152,7 +144,7 @@ def _log_in(image_id: str) -> Context:
             {'image': image_id, 'reason': errors.describe(error)}) from error
 
 
-def _call(client: Client, own: Context, users: Context,
+def _call(glance: client.GlanceClient, own: Context, users: Context,
           image_id: str) -> Iterable[Mapping[str, Any]]:
     """Send the request as Nova, and if refused, as the user with Nova's token.
 
@@ -161,8 +153,8 @@ def _call(client: Client, own: Context, users: Context,
     service token allows the second.
     """
     def get(context: Context) -> Any:
-        return client.call(
-            context, _API_VERSION, 'get_image_locations', args=(image_id,))
+        return glance.call(context, client.API_VERSION,
+                           'get_image_locations', args=(image_id,))
 
     try:
         return get(own)

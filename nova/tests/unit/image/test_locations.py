@@ -97,7 +97,7 @@ class AskTestCase(test.NoDBTestCase):
 
     def ask(self, *outcomes: ty.Any) -> list[str]:
         self.client = FakeClient(*outcomes)
-        return locations.ask(self.client, self.context, uuids.image)
+        return locations.ask(ty.cast(ty.Any, self.client), self.context, uuids.image)
 
     def warned(self, *outcomes: ty.Any) -> str:
         """Ask in vain; return the one warning."""
@@ -121,7 +121,8 @@ class AskTestCase(test.NoDBTestCase):
             with self.assertNoLogs('nova.image.locations', 'INFO'):
                 raised = self.assertRaises(
                     locations.LocationsUnavailable, locations.read,
-                    FakeClient(error), self.context, uuids.image)
+                    ty.cast(ty.Any, FakeClient(error)), self.context,
+                    uuids.image)
             self.assertIs(of_all, raised.for_all_images)
 
     def test_the_same_one_twice(self) -> None:
@@ -211,7 +212,7 @@ class TestCredentials(test.NoDBTestCase):
         locations._warn_once.cache_clear()
         self.addCleanup(locations._warn_once.cache_clear)
         return locations.ask(
-            FakeClient(ANSWER),
+            ty.cast(ty.Any, FakeClient(ANSWER)),
             nova_context.RequestContext(uuids.user, uuids.project),
             uuids.image)
 
