@@ -97,7 +97,8 @@ class AskTestCase(test.NoDBTestCase):
 
     def ask(self, *outcomes: ty.Any) -> list[str]:
         self.client = FakeClient(*outcomes)
-        return locations.ask(ty.cast(ty.Any, self.client), self.context, uuids.image)
+        return locations.ask(
+            ty.cast(ty.Any, self.client), self.context, uuids.image)
 
     def warned(self, *outcomes: ty.Any) -> str:
         """Ask in vain; return the one warning."""
