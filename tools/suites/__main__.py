@@ -48,11 +48,8 @@ SUITES = {
     'others': Suite('suites/unit', (DIFFERENCES,), EVENTLET),
     'lab': Suite('suites/lab', environment=THREADS),
     'tools': Suite('suites/tools'),
-    # Each process starts a lab. Tests often wait, so two processes fit on two
-    # cores; the tests of a class share a compute host and run in one process.
-    'functional': Suite(
-        'suites/functional', ('--concurrency=2', r'--group-regex=.+\.'),
-        THREADS),
+    # These tests measure times: two labs at once are too slow on two cores.
+    'functional': Suite('suites/functional', ('--serial',), THREADS),
     'package': Suite('novabuild/package_tests'),
 }
 
