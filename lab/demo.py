@@ -41,7 +41,7 @@ _SPARSE_PIECE = 2 * MIB
 _TIMEOUT = 240
 
 _FETCHED = re.compile(
-    r'INFO nova\.image\.glance Image \S+ fetched by (?P<source>\w+): .*'
+    r'INFO nova\.image\.download Image \S+ fetched by (?P<source>\w+): .*'
     r' in (?P<seconds>[\d.]+) s, (?P<rate>[\d.]+) MiB/s, '
     r'verified by (?P<verified>\w+)')
 

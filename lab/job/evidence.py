@@ -24,7 +24,7 @@ _KEPT = {'_base', 'compute_nodes', 'locks', 'snapshots'}
 _UNFINISHED = ('.part', '.partial', '.converted')
 
 _FETCHED = re.compile(
-    r'INFO nova\.image\.glance .*Image (?P<image>\S+) fetched by '
+    r'INFO nova\.image\.download .*Image (?P<image>\S+) fetched by '
     r'(?P<source>\w+): (?P<size>\d+) bytes, .* in (?P<seconds>[\d.]+) s, .*'
     r'verified by (?P<verified>\w+)')
 

@@ -26,12 +26,12 @@ CONTEXT = '[None req-1 demo demo] '
 
 
 def fetched(source='rbd', size=len(DATA), verified='sha512'):
-    return (f'{START}INFO nova.image.glance {CONTEXT}Image {IMAGE["id"]} '
+    return (f'{START}INFO nova.image.download {CONTEXT}Image {IMAGE["id"]} '
             f'fetched by {source}: {size} bytes, 8 bytes written, in 0.10 s, '
             f'1.0 MiB/s, verified by {verified}')
 
 
-def warning(logger='nova.image.glance'):
+def warning(logger='nova.image.download'):
     return f'{START}WARNING {logger} {CONTEXT}Something is wrong'
 
 
@@ -60,10 +60,10 @@ class TestEvidence(testtools.TestCase):
 
     def export(self, path=None):
         path = path or f'{self.cache / CACHED}.part'
-        return (f'{START}DEBUG nova.image.rbd {CONTEXT}Attempting to export '
+        return (f'{START}DEBUG nova.image.rbd.export {CONTEXT}Attempting to export '
                 f'RBD image: [pool_name: images] [image_uuid: {IMAGE["id"]}] '
                 f'[snapshot_name: snap] [dst_path: {path}] open_source '
-                f'/x/nova/image/rbd.py:200')
+                f'/x/nova/image/rbd/export.py:200')
 
     def refused(self, what, call, *args):
         error = self.assertRaises(errors.LabError, call, *args)
