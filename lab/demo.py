@@ -127,7 +127,7 @@ def _lab_directory() -> pathlib.Path:
     state = keeper.Home(keeper.home()).state
     if not state.exists():
         raise errors.LabError(
-            'No lab is up. Start one: python -m lab up')
+            'No lab is up. Start one: python -P -m lab up')
     return pathlib.Path(jsonutils.loads(state.read_text())['directory'])
 
 

@@ -198,7 +198,7 @@ Fetch       {fetch} IMAGE_ID
             as nova-compute does, by its user, into the image cache
 Any command {host.directory}/enter COMMAND...
             by that user, who may not read the Ceph keyring
-Stop        {sys.executable} -m lab down
+Stop        {sys.executable} -P -m lab down
 '''
 
 
