@@ -61,8 +61,8 @@ class TestEvidence(testtools.TestCase):
     def export(self, path=None):
         path = path or f'{self.cache / CACHED}.part'
         return (f'{START}DEBUG nova.image.rbd.export {CONTEXT}Attempting to '
-                f'export RBD image: [pool_name: images] [image_uuid: {IMAGE["id"]}] '
-                f'[snapshot_name: snap] [dst_path: {path}] open_source '
+                'export RBD image: [pool_name: images] '
+                f'[image_uuid: {IMAGE["id"]}] [snapshot_name: snap] [dst_path: {path}] open_source '
                 f'/x/nova/image/rbd/export.py:200')
 
     def refused(self, what, call, *args):
