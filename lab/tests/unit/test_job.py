@@ -62,7 +62,8 @@ class TestEvidence(testtools.TestCase):
         path = path or f'{self.cache / CACHED}.part'
         return (f'{START}DEBUG nova.image.rbd.export {CONTEXT}Attempting to '
                 'export RBD image: [pool_name: images] '
-                f'[image_uuid: {IMAGE["id"]}] [snapshot_name: snap] [dst_path: {path}] open_source '
+                f'[image_uuid: {IMAGE["id"]}] [snapshot_name: snap] '
+                f'[dst_path: {path}] open_source '
                 f'/x/nova/image/rbd/export.py:200')
 
     def refused(self, what, call, *args):
