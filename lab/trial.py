@@ -165,7 +165,7 @@ class Service:
         of them reads: they last as long as the daemon.
         """
         names = [thread.name for thread in
-                 transfer.native('threading').enumerate()]
+                 compat.native('threading').enumerate()]
         # On eventlet, that one is green.
         pipes = [thread.name for thread in threading.enumerate()].count(
             _PRIVSEP[0])

@@ -229,6 +229,29 @@ Related options:
   :oslo.config:option:`glance.allowed_direct_url_schemes` is set.
 * :oslo.config:option:`glance.verify_glance_signatures`
 """),
+    cfg.IntOpt(
+        'direct_download_rate_limit',
+        default=0,
+        min=0,
+        mutable=True,
+        help="""
+Maximum rate of all direct downloads of this service together, in MiB/s.
+
+The limit keeps downloads from taking the network or the disks away from the
+guests. It does not apply to downloads over the Image API.
+
+Possible values:
+
+* 0: no limit.
+* A positive number.
+
+Related options:
+
+* This option has an effect only if
+  :oslo.config:option:`glance.allowed_direct_url_schemes` is set.
+* :oslo.config:option:`compute.max_concurrent_disk_ops` limits the number of
+  images that are downloaded at the same time.
+"""),
     cfg.BoolOpt(
         'enable_rbd_download',
         default=False,

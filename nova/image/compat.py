@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import functools
 import importlib
 import inspect
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -39,8 +40,61 @@ def eventlet() -> ModuleType | None:
     return importlib.import_module('eventlet')
 
 
+def native(name: str) -> ModuleType:
+    """Return a standard module without eventlet's patches.
+
+    The threads, queues and polls of native threads would block the hub.
+    """
+    green = eventlet()
+    if green is None:
+        return importlib.import_module(name)
+    return green.patcher.original(name)
+
+
 def in_native_thread(target: _Callable) -> _Callable:
-    """Return target wrapped so that calling it blocks no green thread."""
+    """Return target wrapped so that calling it blocks no green thread.
+
+    Each call has a native thread of its own. eventlet's pool has only 20, and
+    Nova's calls of libvirt must not wait for downloads. If the green thread is
+    killed while it waits, the native thread goes on.
+    """
+    green = eventlet()
+    if green is None:
+        return target
+    return cast(_Callable, functools.partial(_wait_for_thread, green, target))
+
+
+def _wait_for_thread(green: Any, target: Callable[..., Any],
+                     *args: Any, **kwargs: Any) -> Any:
+    results: list[tuple[Any, BaseException | None]] = []
+    reader, writer = (open(fd, mode, 0) for fd, mode in zip(
+        os.pipe(), ('rb', 'wb')))
+
+    def run() -> None:
+        # The end of the pipe ends the wait of the green thread.
+        with writer:
+            try:
+                results.append((target(*args, **kwargs), None))
+            except BaseException as exc:
+                results.append((None, exc))
+
+    thread = native('threading').Thread(target=run, daemon=True)
+    with reader:
+        try:
+            thread.start()
+        except BaseException:
+            writer.close()
+            raise
+        green.hubs.trampoline(reader, read=True)
+        thread.join()
+    result, error = results.pop()
+    if error is not None:
+        raise error
+    return result
+
+
+def in_pool(target: _Callable) -> _Callable:
+    """Return target wrapped so that eventlet's thread pool calls it."""
     if hasattr(utils, 'tpool_wrap'):
         return utils.tpool_wrap(target)
     # Nova 32

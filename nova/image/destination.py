@@ -6,15 +6,35 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
 import os
+import secrets
 import stat
+import time
 from typing import Self
 
-from nova.i18n import _
-import nova.privsep.utils
+from oslo_utils import units
 
-#: Errors of open(2) for O_TMPFILE on filesystems and kernels without it.
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+import nova.conf
+from nova.i18n import _
+from nova.image import compat
+
+CONF = nova.conf.CONF
+
+#: Suffix of the files that Nova moves, or converts and removes, as soon as they
+#: are complete. It fails if such a file is no longer there.
+MOVED = '.part'
+#: Errors of write(2) on a filesystem that accepts O_DIRECT in fcntl(2) only.
+_NO_DIRECT_WRITES = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP)
+#: Longest wait for such a caller, and interval between two checks, in seconds.
+_PATIENCE, _INTERVAL = 60, 0.05
+
+_REMEMBERED = 100
+
+#: Directories from which this process has removed unfinished files.
+_tidied: set[str] = set()
+#: path -> the file that this process has put there, for the latest downloads
+_delivered: dict[str, os.stat_result] = {}
 
 
 class DestinationError(Exception):
@@ -43,32 +63,56 @@ def is_plain_destination(path: str) -> bool:
 class Destination:
     """Writes a file; each method raises DestinationError for an OSError.
 
-    It writes with O_DIRECT where the filesystem supports it, so that an image
-    does not displace the guests' pages from memory.
+    Until commit(), the file has no name or, on a filesystem without O_TMPFILE
+    or where it cannot be linked, a random temporary name. A process that is
+    killed can leave that name behind. The next process of this host that
+    writes to the directory removes it.
+
+    A file that exists is replaced as ``open(path, 'wb')`` would do: symbolic
+    links stay, and so does the mode. If it has another owner or several links,
+    or if no file can be created in the directory, the image is written to this
+    file itself, which is empty after a failure.
+
+    :param path: path of the file
+    :param replace: if False, a file at path is an error and stays unchanged
+    :param temporary: the caller reads the file at once and then removes it, so
+        it is written to the page cache and not synced. Any other file is
+        written with O_DIRECT if the filesystem supports that, so that images
+        do not displace the guests' pages from memory
     """
 
-    def __init__(self, path: str, replace: bool = True) -> None:
+    def __init__(self, path: str, replace: bool = True,
+                 temporary: bool = False) -> None:
         self._path = os.path.abspath(path)
-        self._directory, self._name = os.path.split(self._path)
-        self._partial = '.%s.partial' % self._name
         self._replace = replace
+        self._temporary = temporary
         self._resources = contextlib.ExitStack()
         self._fd = self._dir_fd = -1
-        self._has_partial = False
+        self._partial = self._target = self._name = ''
+        self._in_place = self._direct = False
+        self._existing: os.stat_result | None = None
         self._committed: os.stat_result | None = None
         #: Bytes written so far.
         self.written = 0
 
     def __enter__(self) -> Self:
         with self._errors(), self._resources:
+            self._target = (
+                os.path.realpath(self._path) if self._replace else self._path)
+            directory, self._name = os.path.split(self._target)
             self._dir_fd = self._own(os.open(
-                self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            # Leftovers may fill the disk, so they are removed first.
-            if self._replace:
-                self._unlink(self._name)
-            self._unlink(self._partial)
-            direct = nova.privsep.utils.supports_direct_io(self._directory)
-            self._create(os.O_DIRECT if direct else 0)
+                directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._existing = self._found()
+            if self._existing and not (
+                    self._replace and stat.S_ISREG(self._existing.st_mode)):
+                raise self._exists()
+            self._resources.callback(self._clean_up)
+            if directory not in _tidied:
+                self._tidy()
+                _tidied.add(directory)
+            self._create()
+            if not self._temporary:
+                self._write_directly(True)
             self._resources = self._resources.pop_all()
         return self
 
@@ -76,46 +120,81 @@ class Destination:
         with self._errors():
             self._resources.close()
 
+    def check_room(self, size: int, dense: bool) -> None:
+        """Check that the filesystem has room for the file.
+
+        If it may not have, this removes the file that is to be replaced, which
+        may be what a killed process has left.
+
+        :param size: size of the file in bytes
+        :param dense: whether the file certainly needs that room
+        """
+        with self._errors():
+            if self._room() < size:
+                self._remove_existing()
+            if dense and (room := self._room()) < size:
+                raise OSError(errno.ENOSPC, _(
+                    'The image needs %(size).1f MiB, %(room).1f MiB are '
+                    'available') % {'size': size / units.Mi,
+                                    'room': room / units.Mi})
+
     def write(self, data: memoryview, offset: int) -> None:
         """Write data; offset, length and memory must be aligned."""
         done = 0
         with self._errors():
             while done < len(data):
-                done += os.pwrite(self._fd, data[done:], offset + done)
+                try:
+                    done += os.pwrite(self._fd, data[done:], offset + done)
+                except OSError as exc:
+                    if not self._direct or exc.errno not in _NO_DIRECT_WRITES:
+                        raise
+                    self._write_directly(False)
         self.written += done
+        if not self._direct and not self._temporary:
+            # Linux starts to write these pages to the disk, and drops the
+            # pages of earlier calls that it has written.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._fd, 0, offset + len(data),
+                                 os.POSIX_FADV_DONTNEED)
 
     def sync(self, size: int) -> None:
         """Set the size of the file, in bytes, and write it to the disk."""
         with self._errors():
             os.ftruncate(self._fd, size)
             self.written = min(self.written, size)
-            os.fsync(self._fd)
+            if not self._temporary:
+                os.fsync(self._fd)
 
     def commit(self, last_check: Callable[[], None]) -> None:
         """Give the file its name, durably.
 
-        :param last_check: called immediately before; if it raises, the file
-            gets no name
+        If another download has put a file there that its caller is about to
+        move, this waits for that, but not longer than a minute.
+
+        :param last_check: called while this waits, and immediately before the
+            file gets its name, which it does not if this raises
         :raises DestinationError: also of FileExistsError, if another file has
             the name and must not be replaced
         """
+        deadline = time.monotonic() + _PATIENCE
         with self._errors():
             file = os.fstat(self._fd)
-            if self._has_partial and not os.path.samestat(file, os.stat(
-                    self._partial, dir_fd=self._dir_fd,
-                    follow_symlinks=False)):
-                raise FileExistsError(
-                    errno.EEXIST, _('Another process writes this file too'),
-                    os.path.join(self._directory, self._partial))
+            while self._is_in_use() and time.monotonic() < deadline:
+                last_check()
+                compat.native('time').sleep(_INTERVAL)
         last_check()
         with self._errors():
             try:
                 self._give_name()
-                self._sync_directory()
+                if not self._temporary:
+                    self._sync_directory()
                 self._committed = file
             except BaseException:
-                _unlink_file(file, self._name, self._dir_fd)
+                self._take_back(file)
                 raise
+            _delivered[self._target] = file
+            for path in [*_delivered][:-_REMEMBERED]:
+                _delivered.pop(path, None)
 
     @property
     def is_committed(self) -> bool:
@@ -123,9 +202,9 @@ class Destination:
         return self._committed is not None
 
     def retract(self) -> None:
-        """Remove the name that commit() gave; the file may be closed."""
+        """Undo commit(); the file may be closed."""
         if self._committed is not None:
-            _unlink_file(self._committed, self._path)
+            self._take_back(self._committed)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -141,59 +220,171 @@ class Destination:
         self._resources.callback(os.close, fd)
         return fd
 
-    def _create(self, direct: int) -> None:
-        flags = os.O_WRONLY | os.O_CLOEXEC | direct
+    def _found(self) -> os.stat_result | None:
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(
+                self._name, dir_fd=self._dir_fd, follow_symlinks=False)
+        return None
+
+    def _exists(self) -> OSError:
+        return FileExistsError(
+            errno.EEXIST, os.strerror(errno.EEXIST), self._path)
+
+    def _is_in_use(self) -> bool:
+        """Return whether another download's caller still has to move it."""
+        if self._in_place or not self._target.endswith(MOVED):
+            return False
+        found = self._found()
+        return found is not None and (
+            not _is_same(found, self._existing) or
+            _is_same(found, _delivered.get(self._target)))
+
+    def _room(self) -> int:
+        status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
+
+    def _create(self) -> None:
+        existing = self._existing
+        if existing is None:
+            self._create_beside()
+            return
+        if existing.st_nlink == 1:
+            with contextlib.suppress(OSError):
+                self._create_beside()
+        new = os.fstat(self._fd) if self._fd >= 0 else None
+        if new and (new.st_uid, new.st_gid) == (
+                existing.st_uid, existing.st_gid):
+            os.fchmod(self._fd, stat.S_IMODE(existing.st_mode))
+            return
+        self._in_place = True
+        self._fd = self._own(os.open(
+            self._name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
+            dir_fd=self._dir_fd))
+        self._resources.callback(self._empty_after_failure)
+        os.ftruncate(self._fd, 0)
+
+    def _create_beside(self) -> None:
+        """Create a file without a name or with a temporary one."""
+        flags = os.O_WRONLY | os.O_CLOEXEC
         try:
+            self._check_links(flags | os.O_TMPFILE)
             self._fd = self._own(os.open(
                 '.', flags | os.O_TMPFILE, 0o666, dir_fd=self._dir_fd))
             return
-        except OSError as exc:
-            if exc.errno not in _NO_TMPFILE:
-                raise
+        except OSError:
+            # The filesystem or the kernel has no O_TMPFILE, or the host has
+            # no /proc or does not permit the link. Other causes also make
+            # this call fail:
+            flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._choose_partial()
         self._fd = self._own(os.open(
-            self._partial, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
-            0o666, dir_fd=self._dir_fd))
-        self._has_partial = True
-        self._resources.callback(self._remove_partial)
+            self._partial, flags, 0o666, dir_fd=self._dir_fd))
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _check_links(self, flags: int) -> None:
+        # A file without a name can be linked only once, so this uses another.
+        fd = os.open('.', flags, 0o666, dir_fd=self._dir_fd)
+        try:
+            self._choose_partial()
+            self._link(fd, self._partial)
+            self._remove_partial()
+        finally:
+            os.close(fd)
+
+    def _link(self, fd: int, name: str) -> None:
+        # With a directory descriptor this is linkat(2), which, unlike link(2),
+        # follows the link in /proc.
+        os.link('/proc/self/fd/%d' % fd, name, src_dir_fd=self._dir_fd,
+                dst_dir_fd=self._dir_fd, follow_symlinks=True)
 
     def _give_name(self) -> None:
-        if self._has_partial and self._replace:
-            os.replace(self._partial, self._name,
-                       src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        if self._in_place:
             return
-        self._link()
-        if self._has_partial:
-            self._remove_partial()
-
-    def _link(self) -> None:
-        while True:
-            try:
-                # With a directory descriptor this is linkat(2), which, unlike
-                # link(2), follows the link in /proc.
-                os.link('/proc/self/fd/%d' % self._fd, self._name,
-                        src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd,
-                        follow_symlinks=True)
+        try:
+            if not self._partial:
+                self._link(self._fd, self._name)
                 return
-            except FileExistsError as exc:
-                if not self._replace:
-                    raise FileExistsError(
-                        exc.errno, exc.strerror, self._path) from None
-            self._unlink(self._name)
+            if not self._replace:
+                os.link(self._partial, self._name, src_dir_fd=self._dir_fd,
+                        dst_dir_fd=self._dir_fd, follow_symlinks=False)
+                self._remove_partial()
+                return
+        except FileExistsError:
+            if not self._replace:
+                raise self._exists() from None
+            self._choose_partial()
+            self._link(self._fd, self._partial)
+        os.replace(self._partial, self._name,
+                   src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+
+    def _take_back(self, file: os.stat_result) -> None:
+        # What is written in place is complete by now, and stays.
+        if not self._in_place:
+            _unlink_file(file, self._target)
+
+    def _clean_up(self) -> None:
+        self._remove_partial()
+        if self._committed is None:
+            self._remove_existing()
+
+    def _remove_existing(self) -> None:
+        if self._existing and not (self._in_place or self._is_in_use()):
+            _unlink_file(self._existing, self._name, self._dir_fd)
+
+    def _empty_after_failure(self) -> None:
+        if self._committed is None:
+            os.ftruncate(self._fd, 0)
+
+    def _choose_partial(self) -> None:
+        self._partial = _prefix() + secrets.token_hex(8)
 
     def _remove_partial(self) -> None:
-        _unlink_file(os.fstat(self._fd), self._partial, self._dir_fd)
+        if self._partial:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._partial, dir_fd=self._dir_fd)
+            self._partial = ''
 
-    def _unlink(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._dir_fd)
+    def _tidy(self) -> None:
+        """Remove the unfinished files of processes that have been killed."""
+        for name in os.listdir(self._dir_fd):
+            if not name.startswith(_prefix()):
+                continue
+            with contextlib.suppress(OSError):
+                fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                             dir_fd=self._dir_fd)
+                try:
+                    # A process locks its file before it writes to it.
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    status = os.fstat(fd)
+                    if status.st_size or time.time() - status.st_mtime > 60:
+                        os.unlink(name, dir_fd=self._dir_fd)
+                finally:
+                    os.close(fd)
+
+    def _write_directly(self, on: bool) -> None:
+        with contextlib.suppress(OSError):
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_DIRECT
+            fcntl.fcntl(self._fd, fcntl.F_SETFL,
+                        flags | (os.O_DIRECT if on else 0))
+            self._direct = on
 
     def _sync_directory(self) -> None:
         try:
             os.fsync(self._dir_fd)
         except OSError as exc:
             # Some network filesystems cannot sync a directory.
-            if exc.errno != errno.EINVAL:
+            if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
+
+
+def _prefix() -> str:
+    # Hosts can share the directory, and a lock may be valid on one host only.
+    return '.nova-image-%.128s-' % CONF.host.replace('/', '-')
+
+
+def _is_same(file: os.stat_result, other: os.stat_result | None) -> bool:
+    return other is not None and os.path.samestat(file, other)
 
 
 def _unlink_file(file: os.stat_result, name: str,

@@ -40,6 +40,15 @@ Context: ty.TypeAlias = nova_context.RequestContext
 #: Seconds between two log lines about the progress of a download.
 _PROGRESS_INTERVAL = 10.0
 
+#: Formats that Nova converts if ``force_raw_images`` is set.
+_CONVERTED = frozenset(('qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk'))
+#: Files of these formats can contain zeros, which are not written.
+_SPARSE = frozenset(('raw', 'iso', 'ami', 'aki', 'ari'))
+
+_RATE_LIMIT = transfer.RateLimit(
+    lambda: CONF.glance.direct_download_rate_limit * units.Mi,
+    compat.native('time'))
+
 #: Responses of Glance to a user who must not download the image.
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN,
              HTTPStatus.NOT_FOUND)
@@ -232,10 +241,15 @@ class Download:
     def _transfer(self, name: str, source: transfer.Source,
                   expected: verify.Expectation) -> None:
         image_id = self.image['id']
+        disk_format = self.image['disk_format']
         report = transfer.transfer(
             source, self.path, expected.start(), size=self.image['size'],
             progress=_ProgressLog(image_id, name, self.progress),
-            replace=self.replace)
+            replace=self.replace, temporary=(
+                disk_format in _CONVERTED and CONF.force_raw_images and
+                self.path.endswith(destination.MOVED)),
+            dense=disk_format not in _SPARSE,
+            limit=None if name == 'http' else _RATE_LIMIT)
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
             '%(written)d bytes written, in %(seconds).2f s, %(rate).1f MiB/s, '

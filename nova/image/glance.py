@@ -254,7 +254,9 @@ class GlanceImageServiceV2:
         # This fails before the download if the signature is not verifiable.
         verifier = self._get_verifier(context, image_id, trusted_certs)
         if data is None and dst_path and (
-                not replace or destination.is_plain_destination(dst_path)):
+                not replace or
+                compat.in_native_thread(
+                    destination.is_plain_destination)(dst_path)):
             self._download_to_file(
                 context, image_id, dst_path, trusted_certs, verifier, replace,
                 progress or Progress())
@@ -423,7 +425,7 @@ class GlanceImageServiceV2:
     def _upload_data(self, context: Context, image_id: str,
                      data: ty.BinaryIO | str) -> GlanceImage:
         # Reading a file blocks every green thread.
-        compat.in_native_thread(self._client.call)(
+        compat.in_pool(self._client.call)(
             context, _API_VERSION, 'upload', args=(image_id, data))
         return self._client.call(
             context, _API_VERSION, 'get', args=(image_id,))

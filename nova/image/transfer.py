@@ -12,11 +12,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import importlib
 import mmap
+import os
 import threading
 import time
-from types import ModuleType
+from typing import Any
 from typing import Protocol
 from typing import TypeAlias
 
@@ -34,6 +34,9 @@ _ALIGNMENT = 4096
 #: An aligned run of zeros of this many bytes becomes a hole.
 _HOLE = 64 * 1024
 _ZEROS = bytes(BLOCK)
+
+#: CPU priority of the threads that verify and write, see nice(1).
+_NICENESS = 10
 
 #: Called with the bytes read so far and the size, or None if it is unknown.
 Progress = Callable[[int, int | None], None]
@@ -96,34 +99,33 @@ class Report:
 
 def transfer(source: Source, path: str, verifier: Verifier | None = None,
              size: int | None = None, progress: Progress | None = None,
-             replace: bool = True) -> Report:
+             replace: bool = True, temporary: bool = False,
+             dense: bool = False, limit: 'RateLimit | None' = None) -> Report:
     """Write the image from a source to a file, or leave no file behind.
 
-    This syncs the file and its directory before it returns. Until then the
-    file has no name, or, on a filesystem without O_TMPFILE, the temporary
-    name ``.NAME.partial``. Only a killed process can leave this name behind,
-    and the next transfer to path removes it.
+    This syncs the file and its directory before it returns, unless the file
+    is temporary; see :class:`nova.image.destination.Destination`.
 
     Under eventlet, native threads do the work, so a filesystem that hangs
     does not block the hub. A green thread that is killed while it waits ends
     when they have ended.
 
-    Two transfers to one path at the same time may not both succeed. Nova
-    holds a lock on the image to prevent this.
-
     :param verifier: an unused one, or None to accept any bytes
     :param size: size in bytes that the image must have; None: not known
     :param progress: called at most once for each block, by the thread that
         does the work
-    :param replace: remove a file at path first; if False, such a file is
-        never removed or replaced
+    :param replace: if False, a file at path is never removed or replaced
+    :param temporary: the caller reads the file at once and then removes it
+    :param dense: the file needs as much room as the size says
+    :param limit: slows the transfer down
     :raises DestinationError: the file cannot be written, or replace is False
         and path exists
     :raises SourceError: the source failed, or its size is wrong
     :raises Exception: any error of the verifier
     """
-    work = _Work(source, destination.Destination(path, replace), verifier,
-                 size, progress)
+    work = _Work(
+        source, destination.Destination(path, replace, temporary), verifier,
+        size, progress, dense, limit)
     try:
         return compat.in_native_thread(work.run)()
     except BaseException:
@@ -131,15 +133,33 @@ def transfer(source: Source, path: str, verifier: Verifier | None = None,
         raise
 
 
-def native(name: str) -> ModuleType:
-    """Return a standard module without eventlet's patches.
+class RateLimit:
+    """Limits the sum of the rates of several transfers.
 
-    The work of a transfer's threads, queues and polls would block the hub.
+    :param rate: returns the limit in bytes per second, 0 for no limit
+    :param clock: the module time, without eventlet's patches
     """
-    eventlet = compat.eventlet()
-    if eventlet is None:
-        return importlib.import_module(name)
-    return eventlet.patcher.original(name)
+
+    def __init__(self, rate: Callable[[], int], clock: Any) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._lock = compat.native('threading').Lock()
+        self._free = 0.0
+
+    def wait(self, count: int, check: Callable[[], None]) -> None:
+        """Wait until the limit permits to read more than count bytes.
+
+        :param check: called repeatedly; if it raises, the wait ends
+        """
+        rate = self._rate()
+        if not rate:
+            return
+        with self._lock:
+            end = max(self._free, self._clock.monotonic()) + count / rate
+            self._free = end
+        while (left := end - self._clock.monotonic()) > 0:
+            check()
+            self._clock.sleep(min(left, 0.1))
 
 
 class _Block:
@@ -161,8 +181,8 @@ class _Pool:
     """The unused blocks."""
 
     def __init__(self) -> None:
-        self._lock = native('threading').Lock()
-        self._unused = native('queue').SimpleQueue()
+        self._lock = compat.native('threading').Lock()
+        self._unused = compat.native('queue').SimpleQueue()
         for _number in range(BLOCKS):
             self._unused.put(_Block())
 
@@ -196,8 +216,8 @@ class _Stage:
         self._pool = pool
         self._work = work
         self._failure: BaseException | None = None
-        self._queue = native('queue').SimpleQueue()
-        self._thread = native('threading').Thread(
+        self._queue = compat.native('queue').SimpleQueue()
+        self._thread = compat.native('threading').Thread(
             target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -225,6 +245,9 @@ class _Stage:
         self._thread.join()
 
     def _run(self) -> None:
+        # Guests come first. Linux applies this to the thread, not the process.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
         for item in iter(self._queue.get, None):
             try:
                 if self._failure is None:
@@ -242,12 +265,15 @@ class _Work:
 
     def __init__(self, source: Source, target: destination.Destination,
                  verifier: Verifier | None, size: int | None,
-                 progress: Progress | None) -> None:
+                 progress: Progress | None, dense: bool,
+                 limit: RateLimit | None) -> None:
         self._source = source
         self._destination = target
         self._verifier = verifier
         self._expected = size
         self._progress = progress
+        self._dense = dense
+        self._limit = limit
         self._pool = _Pool()
         self._stages: list[_Stage] = []
         self._block: _Block | None = None
@@ -267,6 +293,8 @@ class _Work:
             self._check_not_stopped()
             started = time.monotonic()
             with self._destination:
+                if self._expected is not None:
+                    self._destination.check_room(self._expected, self._dense)
                 self._copy()
                 self._source.finish()
                 if self._verifier is not None:
@@ -305,7 +333,7 @@ class _Work:
         if self._retraction is None and self._destination.is_committed:
             # The work ended before it noticed the stop. A file system can
             # hang, so the hub must not remove the name itself.
-            self._retraction = native('threading').Thread(
+            self._retraction = compat.native('threading').Thread(
                 target=self._destination.retract, name='image-retract',
                 daemon=True)
             self._retraction.start()
@@ -378,6 +406,8 @@ class _Work:
                                            '%d bytes') % self._position)
             self._position += count
             self._check_fits(self._position)
+            if self._limit is not None:
+                self._limit.wait(count, self._check_not_stopped)
 
     def _room(self) -> memoryview:
         """Return the rest of the block that contains the next byte."""

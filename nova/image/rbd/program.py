@@ -112,7 +112,7 @@ class Run(contextlib.ExitStack):
             else ('rbd_connect_timeout', connect + _CEPH_MARGIN))
 
     def __enter__(self) -> Self:
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         try:
             with (tempfile.TemporaryDirectory(prefix='nova-rbd-') as directory,
                   socket.socket(socket.AF_UNIX,
@@ -184,7 +184,7 @@ class Run(contextlib.ExitStack):
 
     def _receive(self) -> tuple[bytes, list[int]]:
         self._wait(self._connection.fileno(), self._patience)
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         # socket.recv_fds() ignores its flags.
         message, ancillary, _flags, _address = self._connection.recvmsg(
             4096, socket.CMSG_LEN(_FD.size), socket.MSG_CMSG_CLOEXEC)
@@ -195,7 +195,7 @@ class Run(contextlib.ExitStack):
                          ancillary]
 
     def _wait(self, fd: int, seconds: float) -> None:
-        select = transfer.native('select')
+        select = compat.native('select')
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         poller.register(self._interruption, select.POLLIN)

@@ -49,7 +49,7 @@ class LeakCheck(fixtures.Fixture):
 
     def _setUp(self) -> None:
         # Under eventlet the first use makes threads that stay.
-        compat.in_native_thread(os.getpid)()
+        compat.in_pool(os.getpid)()
         self._before = self._resources()
         self.addCleanup(self.check)
 
@@ -67,7 +67,7 @@ class LeakCheck(fixtures.Fixture):
                 # Of a hub, which eventlet gives to each thread of its pool.
                 if target != 'anon_inode:[eventpoll]':
                     found.add('descriptor %s: %s' % (fd, target))
-        for module in (threading, transfer.native('threading')):
+        for module in (threading, compat.native('threading')):
             found.update('thread %s %s' % (thread.name, thread.ident)
                          for thread in module.enumerate())
         for task in pathlib.Path('/proc/self/task').iterdir():

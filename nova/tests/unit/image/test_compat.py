@@ -42,7 +42,7 @@ class TestConcurrency(test.NoDBTestCase):
                 compat, 'utils', types.SimpleNamespace(
                     concurrency_mode_threading=lambda: threading_mode,
                     tpool_execute=execute)))
-            self.assertEqual(2, compat.in_native_thread(max)(1, 2))
+            self.assertEqual(2, compat.in_pool(max)(1, 2))
             self.assertEqual([mock.call(max, 1, 2)] * (not threading_mode),
                              execute.mock_calls)
 

@@ -757,7 +757,7 @@ class TestNewFileOnly(DownloadTestCase):
         reader = self.fifo()
         self.assert_kept()
         # eventlet's os.read() would wait for a writer.
-        self.assertEqual(b'', transfer.native('os').read(reader, 1))
+        self.assertEqual(b'', compat.native('os').read(reader, 1))
 
 
 class TestOtherDestinations(DownloadTestCase):

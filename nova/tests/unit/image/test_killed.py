@@ -34,7 +34,7 @@ class Victim(threading.Thread):
         self.error: BaseException | None = None
         self.has_ended = False
         self.green: ty.Any = None
-        self.killed = transfer.native('threading').Event()
+        self.killed = compat.native('threading').Event()
 
     def run(self) -> None:
         try:
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def own_ident() -> int:
-    return transfer.native('threading').get_ident()
+    return compat.native('threading').get_ident()
 
 
 class Killing(fixtures.Fixture):
@@ -70,8 +70,8 @@ class Killing(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self._eventlet = compat.eventlet()
-        self._threads: list[threading.Thread] = []
-        self._gate = transfer.native('threading').Event()
+        self._started: list[threading.Thread] = []
+        self._gate = compat.native('threading').Event()
         self._gate.set()
         if self._eventlet is None:
             self.useFixture(fixtures.MockPatchObject(
@@ -95,38 +95,30 @@ class Killing(fixtures.Fixture):
         victim.killed.set()
 
     def occupy(self) -> None:
-        """Keep native work in the queue until free() is called."""
+        """Keep native work from starting until free() is called."""
         self._gate.clear()
-        if self._eventlet is None:
-            return
-        tpool = self._eventlet.tpool
-        started: list[int] = []
+        work = transfer._Work.run
 
-        def work() -> None:
-            started.append(1)
+        def late(transfer_: ty.Any) -> object:
+            self._started.append(
+                compat.native('threading').current_thread())
             fakes.wait(self._gate)
+            return work(transfer_)
 
-        threads = [self._eventlet.spawn(tpool.execute, work)
-                   for _number in range(tpool._nthreads)]
-        self.addCleanup(lambda: [thread.wait() for thread in threads])
-        self.addCleanup(self.free)
-        wait_until(lambda: len(started) == len(threads))
+        self.useFixture(fixtures.MockPatchObject(
+            transfer._Work, 'run', late))
 
     def free(self) -> None:
-        """Let the queued work run, and wait until it has ended."""
+        """Let the work start, and wait until it has ended."""
         self._gate.set()
-        for thread in self._threads:
+        for thread in self._started:
             thread.join(fakes.LIMIT)
-        if self._eventlet is not None:
-            # This call waits in the queue behind that work.
-            self._eventlet.tpool.execute(os.getpid)
 
     def _in_thread(self, work: Callable[[], ty.Any]) -> Callable[[], ty.Any]:
         def call() -> ty.Any:
             future: futures.Future[ty.Any] = futures.Future()
 
             def run() -> None:
-                fakes.wait(self._gate)
                 try:
                     future.set_result(work())
                 except BaseException as exc:
@@ -134,7 +126,6 @@ class Killing(fixtures.Fixture):
 
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
-            self._threads.append(thread)
             victim = threading.current_thread()
             assert isinstance(victim, Victim)
             while thread.is_alive():
@@ -174,7 +165,7 @@ class Steps(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self._own = own_ident()
-        self._lock = transfer.native('threading').Lock()
+        self._lock = compat.native('threading').Lock()
         for name in _CALLS:
             self.useFixture(fixtures.MockPatchObject(
                 os, name, self._watched(name, getattr(os, name))))
@@ -195,6 +186,8 @@ class Steps(fixtures.Fixture):
                 number = len(self.calls)
                 self.calls.append(name)
                 self.threads.add(ident)
+                if name == 'link' and args[1] not in ('image', 'other'):
+                    self.calls[number] = 'link to a temporary name'
             chosen = number == self._number
             if chosen and not self._after:
                 self._callback()
@@ -212,7 +205,7 @@ class KillableSource(fakes.MemorySource):
 
     def __init__(self, image: bytes) -> None:
         super().__init__([(0, image)], endless=True)
-        self.interrupted = transfer.native('threading').Event()
+        self.interrupted = compat.native('threading').Event()
 
     def interrupt(self) -> None:
         self.interrupted.set()
@@ -228,7 +221,7 @@ class KilledTestCase(fakes.TransferTestCase):
         # signal arrives at that moment. That file is not tested here.
         self.replace(nova.privsep.utils, 'supports_direct_io',
                      lambda _directory: True)
-        self.event = transfer.native('threading').Event
+        self.event = compat.native('threading').Event
 
     def at_every_call(self, attempt: Callable[[int, bool, bool], str]) -> None:
         """Call attempt(number, after, replace) for each system call.
@@ -308,14 +301,14 @@ class TestKilled(KilledTestCase):
 
             where = verifier if name == 'verify' else source
             with (mock.patch.object(where, name, wait),
-                  mock.patch('os.link') as link):
+                  Steps() as steps):
                 victim = self.killing.start(
                     lambda: transfer.transfer(source, self.path, verifier))
                 wait_until(waits.is_set)
                 self.killing.kill(victim)
                 victim.wait()
             self.assertIsInstance(victim.error, Killed)
-            link.assert_not_called()
+            self.assertNotIn('link', steps.calls)
             self.assert_nothing_left()
 
     def test_name_is_not_given_to_another_image(self) -> None:
@@ -380,7 +373,7 @@ class TestKilledLate(KilledTestCase):
 
         def kill_late(work: Callable[[], object]) -> Callable[[], None]:
             def call() -> None:
-                thread = transfer.native('threading').Thread(target=work)
+                thread = compat.native('threading').Thread(target=work)
                 thread.start()
                 thread.join(fakes.LIMIT)
                 self.after_work()
@@ -444,7 +437,7 @@ class TestKilledTwice(KilledTestCase):
 
             def call() -> None:
                 threads.append(
-                    transfer.native('threading').Thread(target=quiet))
+                    compat.native('threading').Thread(target=quiet))
                 threads[0].start()
                 fakes.wait(reads)
                 raise Killed('once')

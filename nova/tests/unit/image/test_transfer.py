@@ -321,7 +321,7 @@ class TestFailures(fakes.TransferTestCase):
         self.assertEqual(len(image), report.written)
 
     def test_thread_cannot_be_started(self) -> None:
-        with fakes.no_thread(transfer.native('threading'), 'image-verify'):
+        with fakes.no_thread(compat.native('threading'), 'image-verify'):
             self.assert_fails(RuntimeError, 'new thread',
                               MemorySource([(0, b'x')]), HashVerifier())
 
@@ -381,7 +381,7 @@ class TestMemory(fakes.TransferTestCase):
 
     def test_reads_ahead_of_the_disk_as_far_as_buffers_go(self) -> None:
         source = MemorySource([(0, noise(20 * SMALL))])
-        all_read = transfer.native('threading').Event()
+        all_read = compat.native('threading').Event()
         ahead: list[int] = []
         pwrite = os.pwrite
         readinto = source.readinto
@@ -404,7 +404,7 @@ class TestMemory(fakes.TransferTestCase):
         self.assertEqual(transfer.BLOCKS * SMALL, max(ahead))
 
     def test_hashes_while_it_writes(self) -> None:
-        native = transfer.native('threading')
+        native = compat.native('threading')
         hashed, written = native.Event(), native.Event()
         pwrite = os.pwrite
 
@@ -424,3 +424,97 @@ class TestMemory(fakes.TransferTestCase):
             transfer.transfer(MemorySource([(0, noise(SMALL))]), self.path,
                               verifier)
         self.assertEqual((SMALL, 1), (verifier.count, verifier.asked))
+
+
+class Clock:
+    """Stands in for the module time; time passes only in sleep()."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class TestRateLimit(fakes.TransferTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.rate = 0
+        self.clock = Clock()
+        self.limit = transfer.RateLimit(lambda: self.rate, self.clock)
+
+    def passed(self, *counts: int) -> float:
+        start = self.clock.now
+        for count in counts:
+            self.limit.wait(count, lambda: None)
+        return round(self.clock.now - start, 6)
+
+    def test_no_limit(self) -> None:
+        self.assertEqual(0, self.passed(1 << 40))
+
+    def test_limit(self) -> None:
+        self.rate = 1000
+        self.assertEqual(2.25, self.passed(1000, 250, 1000))
+        self.rate = 500
+        self.assertEqual(2, self.passed(1000))
+        self.rate = 0
+        self.assertEqual(0, self.passed(1000))
+
+    def test_transfers_share_it(self) -> None:
+        """Each waits for the bytes of the others."""
+        self.rate = 1000
+        second: list[float] = []
+
+        def check() -> None:
+            if not second:
+                second.append(0)
+                second[0] = self.passed(1000)
+
+        self.limit.wait(1000, check)
+        self.assertEqual([2], second)
+
+    def test_idle_time_gives_no_credit(self) -> None:
+        self.rate = 1000
+        self.passed(1000)
+        self.clock.now += 100
+        self.assertEqual(1, self.passed(1000))
+
+    def test_stopped(self) -> None:
+        self.rate = 1
+
+        def check() -> None:
+            raise transfer.SourceError(reason='stopped')
+
+        self.assertRaises(
+            transfer.SourceError, self.limit.wait, 1 << 30, check)
+
+    def test_slows_a_transfer_down(self) -> None:
+        self.rate = 1 << 20
+        image = noise(3 << 20)
+        transfer.transfer(MemorySource([(0, image)], pieces=(65536,)),
+                          self.path, limit=self.limit)
+        self.assertEqual((digest(image), 3.0),
+                         (digest(self.content()), round(self.clock.now, 6)))
+
+
+class TestPriority(fakes.TransferTestCase):
+    def test_threads_yield_to_guests(self) -> None:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        seen: list[int] = []
+
+        class Verifier(HashVerifier):
+            def update(self, data: memoryview, /) -> None:
+                seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+        transfer.transfer(
+            MemorySource([(0, b'image')]), self.path, Verifier())
+        self.assertEqual([max(own, 10)], seen)
+        self.assertEqual(own, os.getpriority(os.PRIO_PROCESS, 0))
+
+    def test_priority_cannot_be_changed(self) -> None:
+        with mock.patch('os.setpriority', side_effect=PermissionError):
+            transfer.transfer(MemorySource([(0, b'image')]), self.path)
+        self.assertEqual(b'image', self.content())

@@ -8,7 +8,7 @@ from unittest import mock
 
 import fixtures
 
-from nova.image import transfer
+from nova.image import compat
 import nova.privsep.rbd
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit.image import fakes
@@ -26,7 +26,7 @@ class PrivilegedSide(fixtures.Fixture):
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.addCleanup(self.join)
         replaced: dict[str, ty.Any] = {
-            module: transfer.native(module)
+            module: compat.native(module)
             for module in ('os', 'select', 'socket', 'subprocess')}
         replaced['threading'] = mock.Mock(Thread=self._make_thread)
         for module, new in replaced.items():
@@ -42,7 +42,7 @@ class PrivilegedSide(fixtures.Fixture):
                 self.errors.append(exc)
 
         assert daemon, 'The daemon would wait for it'
-        thread = transfer.native('threading').Thread(target=run, daemon=True)
+        thread = compat.native('threading').Thread(target=run, daemon=True)
         self.threads.append(thread)
         return thread
 

@@ -20,7 +20,7 @@ import fixtures
 from oslo_config import cfg
 from oslo_serialization import jsonutils
 
-from nova.image import transfer
+from nova.image import compat
 import nova.privsep.rbd
 from nova import test
 from nova.tests.unit.image import fakes
@@ -120,7 +120,7 @@ class RbdTestCase(test.NoDBTestCase):
     def listen(self, user: tuple[int, ...],
                kind: str = 'SOCK_SEQPACKET') -> tuple[str, ty.Any]:
         """Return a socket that a process of this user listens on."""
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         listener = socket.socket(socket.AF_UNIX, getattr(socket, kind))
         self.addCleanup(listener.close)
         address = os.path.join(self.directory, 'socket%d' % listener.fileno())
@@ -129,7 +129,7 @@ class RbdTestCase(test.NoDBTestCase):
         if user == ROOT:
             listener.listen()
         else:
-            transfer.native('subprocess').run(
+            compat.native('subprocess').run(
                 ['true'], preexec_fn=listener.listen, check=True,
                 user=user[0], group=user[1], extra_groups=user[2:])
         listener.settimeout(fakes.LIMIT)
@@ -156,7 +156,7 @@ class RbdTestCase(test.NoDBTestCase):
         """Return the next program's output, as a file, or None."""
         # socket.recv_fds() ignores its flags.
         message, ancillary, _flags, _address = connection.recvmsg(
-            4096, 100, transfer.native('socket').MSG_CMSG_CLOEXEC)
+            4096, 100, compat.native('socket').MSG_CMSG_CLOEXEC)
         if not message:
             return None
         [(_level, _type, fd)] = ancillary
@@ -320,7 +320,7 @@ class TestListener(RbdTestCase):
         """The call returns even if the listener accepts no connection."""
         address, listener = self.listen(NOVA)
         listener.listen(0)
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as first:
             first.connect(address)
             self.assertRaises(BlockingIOError, self.call, address)
@@ -571,13 +571,13 @@ class TestServedUser(RbdTestCase):
         return found
 
     def connect(self, address: str) -> None:
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         channel = socket.socket(socket.AF_UNIX)
         self.addCleanup(channel.close)
         channel.connect(address)
 
     def test_channel(self) -> None:
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         with contextlib.ExitStack() as others:
             for pair in (socket.socketpair(), os.pipe()):
                 for each in pair:
@@ -602,7 +602,7 @@ class TestServedUser(RbdTestCase):
     def test_standard_input(self) -> None:
         """The user of sudo chooses it."""
         address, _listener = self.listen((OTHER, 7), 'SOCK_STREAM')
-        socket = transfer.native('socket')
+        socket = compat.native('socket')
         stdin = os.dup(0)
         self.addCleanup(os.close, stdin)
         self.addCleanup(os.dup2, stdin, 0)
@@ -632,7 +632,7 @@ class TestServedUser(RbdTestCase):
             '--config-file', self.conf, '--privsep_sock_path', address)
 
     def test_fork(self) -> None:
-        with transfer.native('subprocess').Popen(
+        with compat.native('subprocess').Popen(
                 ['sh', '-c', 'echo; exec cat'], stdin=-1, stdout=-1,
                 user=NOVA[0], group=NOVA[1]) as parent:
             parent.stdout.read(1)
@@ -665,8 +665,8 @@ class ProgramsTestCase(RbdTestCase):
         pid = os.pidfd_open(int(output.readline()))
         self.addCleanup(os.close, pid)
         connection.close()
-        poller = transfer.native('select').poll()
-        poller.register(pid, transfer.native('select').POLLIN)
+        poller = compat.native('select').poll()
+        poller.register(pid, compat.native('select').POLLIN)
         self.assertTrue(poller.poll(fakes.LIMIT * 1000), 'It was not killed')
         output.close()
         self.side.join()

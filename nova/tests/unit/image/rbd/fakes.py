@@ -15,6 +15,7 @@ from unittest import mock
 import fixtures
 from oslo_serialization import jsonutils
 
+from nova.image import compat
 from nova.image.rbd import cluster
 from nova.image import transfer
 import nova.privsep.rbd
@@ -118,12 +119,12 @@ class FakeStart(fixtures.Fixture):
         #: Arguments of the calls, without the address.
         self.calls: list[tuple[ty.Any, ...]] = []
         self.modes: list[int] = []
-        self._socket = transfer.native('socket')
+        self._socket = compat.native('socket')
         self._threads: list[ty.Any] = []
 
     def _setUp(self) -> None:
         # Not the one of a PollSpy.
-        self._select = transfer.native('select')
+        self._select = compat.native('select')
         #: Readable once a program stalls.
         self.stalled = os.eventfd(0)
         self.addCleanup(os.close, self.stalled)
@@ -143,7 +144,7 @@ class FakeStart(fixtures.Fixture):
         connection = self._socket.socket(
             self._socket.AF_UNIX, self._socket.SOCK_SEQPACKET)
         connection.connect(address)
-        thread = transfer.native('threading').Thread(
+        thread = compat.native('threading').Thread(
             target=self._serve,
             args=(connection, [self._take(number, each)
                                for each in commands]))
@@ -191,7 +192,7 @@ class PollSpy(fixtures.Fixture):
         self._fake = fake
 
     def _setUp(self) -> None:
-        native, spy = transfer.native('select'), self
+        native, spy = compat.native('select'), self
 
         class Poll:
             def __init__(self) -> None:
@@ -207,9 +208,9 @@ class PollSpy(fixtures.Fixture):
                         if fd != spy._fake.stalled]
 
         spies = {'select': mock.Mock(poll=Poll, POLLIN=native.POLLIN)}
-        real = transfer.native
+        real = compat.native
         self.useFixture(fixtures.MockPatchObject(
-            transfer, 'native', lambda module: (
+            compat, 'native', lambda module: (
                 spies.get(module) or real(module))))
 
 
@@ -244,7 +245,7 @@ class RbdTestCase(test.NoDBTestCase):
             except transfer.SourceError as error:
                 failures.append(str(error))
 
-        thread = transfer.native('threading').Thread(target=fail)
+        thread = compat.native('threading').Thread(target=fail)
         thread.start()
         interrupt()
         thread.join(LIMIT)
