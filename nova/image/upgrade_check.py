@@ -30,7 +30,8 @@ class UpgradeCommands(status.UpgradeCommands):
             for detail in _details():
                 details.append(detail)
         except cfg.Error as exc:
-            details.append(_('Nova downloads all images over HTTP: %s') % exc)
+            details.append(_('nova-compute does not start with this value, '
+                             'or uses only HTTP: %s') % exc)
         if not details:
             return upgradecheck.Result(upgradecheck.Code.SUCCESS)
         return upgradecheck.Result(

@@ -85,7 +85,7 @@ class UpgradeCheckTestCase(test.NoDBTestCase):
                         'rbd_stall_timeout = soon\n')
         CONF([], default_config_files=[str(path)], default_config_dirs=[])
         self.assert_found('.* enable_rbd_download .*',
-                          '.* over HTTP: .* rbd_stall_timeout .* not valid.*')
+                          '.* only HTTP: .* rbd_stall_timeout .* not valid.*')
 
     def test_ceph_conf(self) -> None:
         self.flags(allowed_direct_url_schemes=['rbd'], group='glance')
