@@ -156,6 +156,7 @@ direct_opts = [
     cfg.ListOpt(
         'allowed_direct_url_schemes',
         default=[],
+        mutable=True,
         help="""
 URL schemes of the image locations that Nova may download from directly.
 
@@ -175,7 +176,8 @@ Possible values:
   needs the ``rbd`` program, a ``ceph.conf``, and a keyring with read access to
   the pool of the images.
 
-A service that is configured with any other scheme does not start.
+Nova ignores any other scheme, such as the ``file`` of older releases, and
+``nova-compute`` logs one warning when it downloads an image.
 
 Related options:
 
@@ -197,6 +199,7 @@ Related options:
     cfg.BoolOpt(
         'verify_direct_download',
         default=True,
+        mutable=True,
         help="""
 Verify direct downloads against the hash that Glance recorded.
 
@@ -255,6 +258,7 @@ Related options:
     cfg.BoolOpt(
         'enable_rbd_download',
         default=False,
+        mutable=True,
         deprecated_for_removal=True,
         deprecated_since='34.0.0',
         deprecated_reason="""
@@ -356,13 +360,18 @@ Related options:
     cfg.IntOpt(
         'rbd_connect_timeout',
         default=5,
-        min=1,
         help="""
 Timeout for connecting to the Ceph cluster, in seconds.
 
 When the timeout expires, Nova tries the next source of the image. If Nova has
 to ask a cluster for its fsid and the cluster does not answer, Nova waits at
 least one minute before it asks again.
+
+Possible values:
+
+* 1 to 300. Nova uses the nearest of these values instead of any other number,
+  and ``nova-compute`` logs one warning at a direct download. Without this
+  option, Ceph's programs wait for 300 seconds (``client_mount_timeout``).
 
 Related options:
 
@@ -372,7 +381,6 @@ Related options:
     cfg.IntOpt(
         'rbd_stall_timeout',
         default=60,
-        min=1,
         help="""
 Timeout for receiving further data of an image from Ceph, in seconds.
 
@@ -385,6 +393,12 @@ verifies neither a signature nor a hash, it asks Ceph before and after the
 download whether the image still exists; the timeout for the first byte also
 applies to each of these requests.
 
+Possible values:
+
+* 1 to 86400, which is one day. Nova uses the nearest of these values instead
+  of any other number, and ``nova-compute`` logs one warning at a direct
+  download.
+
 Related options:
 
 * :oslo.config:option:`glance.allowed_direct_url_schemes`
@@ -393,6 +407,10 @@ Related options:
 ]
 
 glance_opts = client_opts + signature_opts + direct_opts
+
+#: Largest values of the timeouts, in seconds. Ceph itself waits no longer for
+#: a connection (client_mount_timeout), and no export runs longer than a day.
+_LONGEST = {'rbd_connect_timeout': 300, 'rbd_stall_timeout': 24 * 60 * 60}
 
 # Old names of the TLS options that keystoneauth1 now provides.
 deprecated_ksa_opts = {
@@ -424,6 +442,32 @@ def ceph_confs(conf: cfg.ConfigOpts) -> list[str]:
 def ceph_user(conf: cfg.ConfigOpts) -> str:
     """Return the Ceph client without 'client.', or '' for Ceph's default."""
     return conf.glance.rbd_user or conf.libvirt.rbd_user or ''
+
+
+def connect_timeout(conf: cfg.ConfigOpts) -> int:
+    """Return the time limit for a connection to Ceph, in seconds."""
+    return _within_range(conf, 'rbd_connect_timeout')
+
+
+def stall_timeout(conf: cfg.ConfigOpts) -> int:
+    """Return the time limit for further data from Ceph, in seconds."""
+    return _within_range(conf, 'rbd_stall_timeout')
+
+
+def timeouts_out_of_range(conf: cfg.ConfigOpts) -> list[str]:
+    """Describe each timeout that Nova replaces, with the value it uses.
+
+    :raises oslo_config.cfg.ConfigFileValueError: a value is not a number
+    """
+    return [
+        '[glance] %s is %d, but must be 1 to %d: Nova uses %d' % (
+            name, conf.glance[name], longest, _within_range(conf, name))
+        for name, longest in _LONGEST.items()
+        if conf.glance[name] != _within_range(conf, name)]
+
+
+def _within_range(conf: cfg.ConfigOpts, name: str) -> int:
+    return max(1, min(conf.glance[name], _LONGEST[name]))
 
 
 def ceph_cluster(path: str) -> str:

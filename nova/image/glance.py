@@ -38,6 +38,7 @@ from nova import profiler
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
+_warn_once = functools.cache(LOG.warning)
 
 _API_VERSION = client.API_VERSION
 
@@ -94,21 +95,23 @@ register_handler('rbd', rbd_export.open_source, rbd_cluster.proximity)
 
 
 def active_handlers() -> dict[str, download.Handler]:
-    """Return the handlers that the configuration activates, by scheme.
-
-    :raises nova.exception.InvalidConfiguration: a scheme has no handler
-    """
+    """Return the handlers that the configuration activates, by scheme."""
     schemes = set(CONF.glance.allowed_direct_url_schemes)
     if CONF.glance.enable_rbd_download:
         schemes.add('rbd')
-    if unknown := schemes.difference(_HANDLERS):
-        raise exception.InvalidConfiguration(
-            _('There is no handler for: %(unknown)s, in [glance] '
-              'allowed_direct_url_schemes. The supported schemes are: '
-              '%(known)s') %
-            {'unknown': ', '.join(sorted(unknown)),
-             'known': ', '.join(sorted(_HANDLERS))})
-    return {scheme: _HANDLERS[scheme] for scheme in schemes}
+    return {scheme: _HANDLERS[scheme]
+            for scheme in schemes.intersection(_HANDLERS)}
+
+
+def ignored_schemes() -> list[str]:
+    """Describe the configured schemes that have no handler, if any."""
+    unknown = set(CONF.glance.allowed_direct_url_schemes).difference(_HANDLERS)
+    return [
+        'Nova ignores unsupported schemes in [glance] '
+        'allowed_direct_url_schemes, and downloads their images over HTTP: %s.'
+        ' The supported schemes are: %s' % (
+            ', '.join(sorted(unknown)), ', '.join(sorted(_HANDLERS)))
+    ] if unknown else []
 
 
 def _reraise_translated_image_exception(image_id: str) -> ty.NoReturn:
@@ -152,7 +155,6 @@ class GlanceImageServiceV2:
 
     def __init__(self, client: GlanceClientWrapper | None = None) -> None:
         self._client = client or GlanceClientWrapper()
-        self._handlers = active_handlers()
 
     def show(self, context: Context, image_id: str,
              include_locations: bool = False,
@@ -273,9 +275,13 @@ class GlanceImageServiceV2:
                           trusted_certs: TrustedCerts | None,
                           verifier: transfer.Verifier | None, replace: bool,
                           progress: Progress) -> None:
+        # Here and not earlier: a service that downloads nothing must start,
+        # and SIGHUP changes the options.
+        handlers = active_handlers()
+        for text in ignored_schemes():
+            _warn_once(text)
         found = self._get(context, image_id)
-        image = self._translate(
-            found, include_locations=bool(self._handlers))
+        image = self._translate(found, include_locations=bool(handlers))
         # Nova's image dict has 0 if Glance has not recorded a size.
         image['size'] = found.get('size')
         expected = (
@@ -284,7 +290,7 @@ class GlanceImageServiceV2:
                 context, image_id,
                 verify.certificates_to_trust(trusted_certs))))
         download.Download(
-            self._client, context, image, path, self._handlers, _PROXIMITIES,
+            self._client, context, image, path, handlers, _PROXIMITIES,
             replace, progress).run(expected)
 
     def _write_chunks(self, chunks: Iterable[bytes], data: ty.BinaryIO | None,
@@ -558,14 +564,7 @@ class API:
 
     ``id_or_uri`` is an ``image_href`` of :func:`get_remote_image_service`.
     Parameters and errors are those of :class:`GlanceImageServiceV2`.
-
-    :raises nova.exception.InvalidConfiguration: ``[glance]
-        allowed_direct_url_schemes`` contains a scheme without a handler.
-        Services create their API at their start, and so do not start then
     """
-
-    def __init__(self) -> None:
-        active_handlers()
 
     def _get_session_and_image_id(
         self, context: Context, id_or_uri: str,

@@ -104,8 +104,8 @@ def start(address: str, commands: Sequence[str], cluster: int, pool: str = '',
 
 def _options(command: str, *names: str) -> list[str]:
     pool, image, snapshot = names
-    connect = CONF.glance.rbd_connect_timeout
-    patience = CONF.glance.rbd_stall_timeout * _OSD_PATIENCE
+    connect = nova.conf.glance.connect_timeout(CONF)
+    patience = nova.conf.glance.stall_timeout(CONF) * _OSD_PATIENCE
     options = [*_OPTIONS.split(), '--client-mount-timeout=%d' % connect,
                '--rados-mon-op-timeout=%d' % connect,
                '--rados-osd-op-timeout=%d' % min(patience, _LONGEST_RUN)]

@@ -116,13 +116,18 @@ def _add(
     document: configupdater.ConfigUpdater, section: str, option: str,
     lines: Sequence[str],
 ) -> None:
-    """Append lines to an option; create it if it is missing."""
+    """Add lines to an option; create it if it is missing.
+
+    A line replaces that of the same name.
+    """
     if not document.has_section(section):
         document.add_section(section)
     present = (document[section][option].as_list()
                if document.has_option(section, option) else [])
     document.set(section, option)
-    document[section][option].set_values([*present, *lines], indent='\t')
+    by_name = {line.partition('=')[0].strip(): line
+               for line in [*present, *lines]}
+    document[section][option].set_values([*by_name.values()], indent='\t')
 
 
 def _packages(data: Sequence[str]) -> dict[str, list[str]]:

@@ -101,11 +101,13 @@ STEPS = (
          f'{_UNIT}image/test_glance_service.py',
          'releasenotes/notes/rbd-direct-download-*')),
     Step(
-        'Add the command nova-image-fetch',
-        'It fetches an image as nova-compute does, or checks whether images '
-        'can be fetched directly on this host.',
-        ('nova/image/command/*', f'{_UNIT}image/command/*', 'pyproject.toml',
-         'setup.cfg', 'requirements.txt',
+        'Add the command nova-image-fetch, and a check of nova-status',
+        'The command fetches an image as nova-compute does, or checks whether '
+        'images can be fetched directly on this host. The check reports how '
+        'Nova uses the options of direct downloads.',
+        ('nova/image/command/*', f'{_UNIT}image/command/*',
+         'nova/image/upgrade_check.py', f'{_UNIT}image/test_upgrade_check.py',
+         'pyproject.toml', 'setup.cfg', 'requirements.txt',
          'releasenotes/notes/nova-image-fetch-*')),
 )
 

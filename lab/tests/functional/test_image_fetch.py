@@ -289,7 +289,7 @@ class TestImageFetch(base.LabTestCase):
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
-            Options='no handler for: ftp.* -> Correct .*direct_url_schemes',
+            Options='disabled; Nova ignores .*: ftp.* -> Set .*url_schemes',
             Cluster='no monitor answered within 1 seconds -> Check mon host',
             Image_cache='instances_path is /nowhere/instances')
         found = self.findings(no_helper)
@@ -304,7 +304,7 @@ class TestImageFetch(base.LabTestCase):
         self.assertEqual(
             'Downloading via rbd\nnova-image-fetch: Image %s could not be '
             'downloaded via rbd: Pool images is not listed in [glance] '
-            'rbd_pool\n' % image_id, err)
+            'rbd_pool: volumes\n' % image_id, err)
         self.assertEqual([], os.listdir(self.out().parent))
 
     def test_no_part_of_a_key_is_shown(self) -> None:

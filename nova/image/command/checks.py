@@ -171,15 +171,10 @@ class Checks:
         return f'{", ".join(host.config_files())}, read as {host.user_name()}'
 
     def options(self) -> str:
-        try:
-            handlers = glance.active_handlers()
-        except exception.InvalidConfiguration:
-            # The other checks need a value that Nova accepts.
-            CONF.set_override('allowed_direct_url_schemes', ['rbd'], 'glance')
-            raise
-        if 'rbd' not in handlers:
+        ignored = glance.ignored_schemes()
+        if 'rbd' not in glance.active_handlers():
             raise CheckFailed(
-                'Direct downloads are disabled',
+                '; '.join(['Direct downloads are disabled', *ignored]),
                 'Set [glance] allowed_direct_url_schemes = rbd in nova.conf, '
                 'and restart nova-compute.')
         if CONF.libvirt.images_type == 'rbd':
@@ -188,6 +183,9 @@ class Checks:
                 'Nova downloads no images',
                 'Direct downloads are of no use on this host, unless you set '
                 'images_type to qcow2 or raw to have local disks.')
+        ignored += nova.conf.glance.timeouts_out_of_range(CONF)
+        if ignored:
+            raise _warning('; '.join(ignored), 'Correct it in nova.conf.')
         return ('direct downloads are enabled, [libvirt] images_type = ' +
                 CONF.libvirt.images_type)
 
@@ -434,9 +432,7 @@ _INSTALL = ('Install ceph-common (rbd, ceph and ceph-conf), util-linux 2.33 '
 # Name, attribute that the check needs, method, and remedy.
 _HOST_TABLE = (
     ('Configuration', '', Checks.configuration, ''),
-    ('Options', '', Checks.options,
-     'Correct [glance] allowed_direct_url_schemes in nova.conf: nova-compute '
-     'does not start with it.'),
+    ('Options', '', Checks.options, ''),
     ('Privileged helper', '', Checks.helper,
      'Run this command as root or as the user of nova-compute, and have sudo '
      'let that user run: %(command)s'),

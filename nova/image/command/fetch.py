@@ -74,11 +74,7 @@ def run(
 
 
 def _start_privsep() -> None:
-    try:
-        handlers = glance.active_handlers()
-    except exception.InvalidConfiguration as exc:
-        raise command.CommandError(command.describe(exc), Status.HOST) from exc
-    if handlers:
+    if glance.active_handlers():
         # In nova-compute, the privsep daemon runs already: do not count its
         # start. If it does not start, the download says why.
         with contextlib.suppress(Exception):

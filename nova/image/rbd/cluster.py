@@ -10,6 +10,7 @@ import math
 import time
 import uuid
 
+from oslo_config import cfg
 from oslo_log import log as logging
 
 import nova.conf
@@ -64,7 +65,8 @@ def find_cluster(fsid: str) -> Cluster:
 def proximity(url: str) -> int | None:
     """Return the number of the cluster that a location refers to.
 
-    :returns: 0 for a malformed URL; None if the cluster is not configured
+    :returns: 0 for a malformed URL; None if the cluster is not configured, or
+        an option has no valid value
     """
     try:
         fsid = location.parse(url).fsid
@@ -73,7 +75,7 @@ def proximity(url: str) -> int | None:
         return 0
     try:
         return find_cluster(fsid).number
-    except transfer.SourceError as exc:
+    except (transfer.SourceError, cfg.Error) as exc:
         LOG.debug('Skipping location: %s', exc)
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import errno
+import functools
 from typing import Any
 
 from oslo_log import log as logging
@@ -21,6 +22,7 @@ from nova.image import transfer
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
+_warn_once = functools.cache(LOG.warning)
 
 
 @contextlib.contextmanager
@@ -34,7 +36,10 @@ def open_source(image: Mapping[str, Any], url: str, path: str, *,
     :param verified: whether the caller verifies the bytes; if not, the source
         fails unless the snapshot still exists at the end of the export
     :raises transfer.SourceError: the location cannot be used
+    :raises oslo_config.cfg.Error: an option has no valid value
     """
+    for text in nova.conf.glance.timeouts_out_of_range(CONF):
+        _warn_once(text)
     names = location.parse(url)
     location.check_allowed(names, image['id'])
     found = cluster.find_cluster(names.fsid)
@@ -107,7 +112,8 @@ class _Export:
                 self._ids = self._find_ids()
             self._run.begin()
         count = self._run.readinto(
-            buffer, CONF.glance.rbd_stall_timeout if self._began else 0)
+            buffer,
+            nova.conf.glance.stall_timeout(CONF) if self._began else 0)
         self._began = True
         if not count:
             if self._look_up and (

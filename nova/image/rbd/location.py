@@ -71,4 +71,5 @@ def check_allowed(location: Location, image_id: str) -> None:
               'image ID') % location.image)
     if CONF.glance.rbd_pool and location.pool not in CONF.glance.rbd_pool:
         raise transfer.SourceError(
-            _('Pool %s is not listed in [glance] rbd_pool') % location.pool)
+            _('Pool %(pool)s is not listed in [glance] rbd_pool: %(pools)s') %
+            {'pool': location.pool, 'pools': ', '.join(CONF.glance.rbd_pool)})

@@ -105,8 +105,8 @@ class Run(contextlib.ExitStack):
         self._conf = nova.conf.glance.ceph_confs(CONF)[cluster]
         self._arguments = (commands, cluster, pool, image, snapshot)
         self._commands = iter(commands)
-        connect = CONF.glance.rbd_connect_timeout
-        stall = CONF.glance.rbd_stall_timeout
+        connect = nova.conf.glance.connect_timeout(CONF)
+        stall = nova.conf.glance.stall_timeout(CONF)
         self._option, self._patience = (
             ('rbd_stall_timeout', max(connect + _RBD_MARGIN, stall)) if image
             else ('rbd_connect_timeout', connect + _CEPH_MARGIN))
@@ -246,7 +246,7 @@ def explain(cause: Cause, command: str = 'rbd') -> str:
     """Return the message for a cause, '' if the cause is unknown."""
     return _EXPLANATIONS.get(cause, '') % {
         'program': command.partition(' ')[0], 'client': client_name(),
-        'seconds': CONF.glance.rbd_connect_timeout}
+        'seconds': nova.conf.glance.connect_timeout(CONF)}
 
 
 def _reason(error: Exception) -> str:

@@ -27,6 +27,8 @@ print(json.dumps({
     'plug_points': [
         point.group for point in found.entry_points
         if point.group.startswith('nova.image')],
+    'status': [point.value for point in found.entry_points
+               if point.name == 'nova-status'],
 }))
 """
 
@@ -122,6 +124,8 @@ class PipTestCase(base.TestCase):
         inside = self._inside(venv)
         self.assertEqual(str(self.project.version), inside['version'])
         self.assertEqual(
+            ['nova.image.upgrade_check:main'], inside['status'])
+        self.assertEqual(
             [], [path for path in inside['record'] if path.startswith('lab')])
         for path, entry in tree.overlay(base.ROOT).items():
             self.assertEqual(digest(entry.data), inside['record'][path][0])
@@ -130,6 +134,7 @@ class PipTestCase(base.TestCase):
         inside = self._inside(venv)
         self.assertEqual(
             str(self.project.release.version), inside['version'])
+        self.assertEqual(['nova.cmd.status:main'], inside['status'])
         [site] = venv.glob('lib/*/site-packages')
         self.assertEqual(
             {path for path in inside['record'] if path.startswith('nova')},

@@ -153,19 +153,24 @@ class ManifestTestCase(PatchTestCase):
         self._setup_cfg(
             '[metadata]\nname = nova\npython_requires = >=3.10\n\n'
             '[entry_points]\n# the usual ones\nconsole_scripts =\n'
-            '\tnova-Manage = nova.cmd.manage:main\nlast = \n\tA = b\n\n')
+            '\tnova-Manage = nova.cmd.manage:main\n'
+            '\tnova-status = nova.cmd.status:main\n'
+            '\tnova-wsgi = nova.wsgi:main\nlast = \n\tA = b\n\n')
         self.write('nova/lab/__init__.py', '')
         self.write('nova/lab/a.txt', '')
         self.configure(rest=(
             '[options]\npython_requires = >=3.11\n'
             '[options.entry_points]\nconsole_scripts =\n'
-            '    nova-Fetch = nova.cmd.fetch:main\n'))
+            '    nova-Fetch = nova.cmd.fetch:main\n'
+            '    nova-status = nova.image.check:main\n'))
         patched = self._patched()
         self.assertEqual(b'[build-system]\n', patched['pyproject.toml'].data)
         self.assertEqual(
             '[metadata]\nname = nova\npython_requires = >=3.11\n\n'
             '[entry_points]\n# the usual ones\nconsole_scripts =\n'
             '\tnova-Manage = nova.cmd.manage:main\n'
+            '\tnova-status = nova.image.check:main\n'
+            '\tnova-wsgi = nova.wsgi:main\n'
             '\tnova-Fetch = nova.cmd.fetch:main\nlast = \n\tA = b\n\n'
             '[options.package_data]\nnova.lab =\n\ta.txt\n',
             patched['setup.cfg'].data.decode())

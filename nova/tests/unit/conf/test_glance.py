@@ -93,11 +93,19 @@ class TestOptions(GlanceConfTestCase):
     def test_default(self, name: str, value: object) -> None:
         self.assertEqual(value, self._parse().glance[name])
 
-    @ddt.data('rbd_connect_timeout', 'rbd_stall_timeout')
-    def test_timeouts_are_at_least_a_second(self, name: str) -> None:
-        self.assertEqual(1, self._parse(f'{name} = 1').glance[name])
-        group = self._parse(f'{name} = 0').glance
-        self.assertRaises(cfg.ConfigFileValueError, getattr, group, name)
+    def test_mutable(self) -> None:
+        """SIGHUP enables and disables direct downloads."""
+        conf = self._parse()
+        pathlib.Path(*conf.config_file).write_text(
+            '[glance]\nallowed_direct_url_schemes = rbd\n'
+            'enable_rbd_download = true\nverify_direct_download = false\n'
+            'rbd_pool = images\n')
+        conf.mutate_config_files()
+        self.assertEqual(
+            (['rbd'], True, False, []),
+            (conf.glance.allowed_direct_url_schemes,
+             conf.glance.enable_rbd_download,
+             conf.glance.verify_direct_download, conf.glance.rbd_pool))
 
     def test_retries_are_not_negative(self) -> None:
         self.assertEqual(0, self._parse('num_retries = 0').glance.num_retries)
@@ -167,6 +175,27 @@ class TestCeph(GlanceConfTestCase):
             self.assertEqual(confs, glance.ceph_confs(conf))
             self.assertEqual(user, glance.ceph_user(conf))
 
+    def test_timeouts(self) -> None:
+        for name, read, longest in (
+            ('rbd_connect_timeout', glance.connect_timeout, 300),
+            ('rbd_stall_timeout', glance.stall_timeout, 86400),
+        ):
+            for value, used in (
+                (-1, 1), (0, 1), (1, 1), (2, 2), (longest, longest),
+                (longest + 1, longest), (10 ** 30, longest),
+            ):
+                conf = self._parse(f'{name} = {value}')
+                self.assertEqual(used, read(conf))
+                self.assertEqual(
+                    [] if used == value else
+                    [f'[glance] {name} is {value}, but must be 1 to '
+                     f'{longest}: Nova uses {used}'],
+                    glance.timeouts_out_of_range(conf))
+            conf = self._parse(f'{name} = soon')
+            for function in (read, glance.timeouts_out_of_range):
+                self.assertRaisesRegex(
+                    cfg.ConfigFileValueError, name, function, conf)
+
     def test_cluster(self) -> None:
         for path, name in (
             ('/etc/ceph/ceph.conf', 'ceph'),
@@ -183,6 +212,12 @@ class TestDeprecation(GlanceConfTestCase):
         super().setUp()
         self.log = self.useFixture(
             fixtures.FakeLogger(name='oslo_config.cfg'))
+        # Otherwise there is only one warning in a process.
+        self.useFixture(fixtures.MockPatch(
+            'oslo_log.versionutils._deprecated_messages_sent', {}))
+        for opt in glance.glance_opts:
+            self.useFixture(fixtures.MockPatchObject(
+                opt, '_logged_deprecation', False))
 
     def test_rbd_download_points_to_its_successor(self) -> None:
         conf = self._parse('enable_rbd_download = true')

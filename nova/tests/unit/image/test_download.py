@@ -22,6 +22,10 @@ from oslo_utils.fixture import uuidsentinel as uuids
 import requests
 from requests_mock.contrib import fixture as requests_fixture
 
+from nova.compute import api as compute_api
+from nova.compute import manager as compute_manager
+from nova.conductor import manager as conductor_manager
+import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.image import compat
@@ -34,6 +38,7 @@ from nova import test
 from nova.tests.unit.image import fakes
 from nova.tests.unit.image.rbd import fakes as rbd_fakes
 
+CONF = nova.conf.CONF
 RIGHT = fakes.RIGHT
 WRONG = fakes.WRONG
 FakeHandler = fakes.FakeHandler
@@ -70,6 +75,18 @@ class DownloadTestCase(test.NoDBTestCase):
                 uuids.nova, uuids.service, overwrite=False))).mock
         self.requests = self.useFixture(requests_fixture.Fixture())
         self.answer(status_code=416)
+
+        for warn_once in (glance._warn_once, export._warn_once):
+            warn_once.cache_clear()
+            self.addCleanup(warn_once.cache_clear)
+
+    def read_conf(self, text: str) -> pathlib.Path:
+        """Read a nova.conf with this text in its [glance] group."""
+        path = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path, 'nova.conf')
+        path.write_text(f'[glance]\n{text}\n')
+        CONF([], default_config_files=[str(path)], default_config_dirs=[])
+        return path
 
     def answer(self, *args: ty.Any, **kwargs: ty.Any) -> None:
         """Have Glance answer a request for a range of the image."""
@@ -177,15 +194,30 @@ class TestRegistry(DownloadTestCase):
                 FakeHandler())
             self.assertIs(handler, glance._HANDLERS[scheme])
 
-    def test_unknown_scheme(self) -> None:
-        glance.register_handler('mem', FakeHandler())
-        self.flags(allowed_direct_url_schemes=['rbd', 'nfs', 'file', 'RBD'],
+    def test_unknown_schemes(self) -> None:
+        self.handle(RIGHT, RIGHT)
+        self.flags(allowed_direct_url_schemes=['mem', 'nfs', 'file', 'RBD'],
                    group='glance')
-        for start in (glance.active_handlers, glance.API,
-                      glance.GlanceImageServiceV2):
-            self.assertRaisesRegex(
-                exception.InvalidConfiguration,
-                'no handler for: RBD, file, nfs, .* are: mem, rbd$', start)
+        self.assertEqual(
+            ['Nova ignores unsupported schemes in [glance] '
+             'allowed_direct_url_schemes, and downloads their images over '
+             'HTTP: RBD, file, nfs. The supported schemes are: mem, rbd'],
+            self.fetch(by_http=False))
+        # Nova warns only once.
+        self.assertEqual([], self.fetch(by_http=False))
+        self.flags(allowed_direct_url_schemes=['file'], group='glance')
+        self.assertEqual(1, len(self.fetch(by_http=True)))
+        self.assertEqual([], self.fetch(by_http=True))
+
+    def test_services_start_whatever_the_options_are(self) -> None:
+        self.read_conf('allowed_direct_url_schemes = file\n'
+                       'rbd_connect_timeout = soon\n'
+                       'rbd_stall_timeout = 0\n')
+        with self.assertNoLogs('nova.image', 'WARNING'):
+            for service in (compute_api.API, compute_manager.ComputeManager,
+                            conductor_manager.ComputeTaskManager,
+                            glance.GlanceImageServiceV2):
+                service()
 
     def test_no_plug_point_is_left(self) -> None:
         """Only the registry provides handlers, not entry points."""
@@ -205,6 +237,55 @@ class TestRegistry(DownloadTestCase):
         glance.register_handler('any', FakeHandler())
         self.assertEqual({'rbd': cluster.proximity, 'near': rank},
                          glance._PROXIMITIES)
+
+
+class TestReload(DownloadTestCase):
+    """Options that change while the service runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        client = ty.cast(glance.GlanceClientWrapper, self.glance)
+        service = glance.GlanceImageServiceV2(client)
+        self.useFixture(fixtures.MockPatchObject(
+            glance, 'get_default_image_service', return_value=service))
+        self.api = glance.API()
+
+    def download(self, **kwargs: ty.Any) -> ty.Any:
+        return self.api.download(self.context, uuids.image,
+                                 dest_path=self.path, **kwargs)
+
+    def handle(self, *outcomes: bytes | Exception) -> None:
+        super().handle(*outcomes)
+        CONF.clear_override('allowed_direct_url_schemes', 'glance')
+        self.locate('mem://0')
+
+    def test_sources(self) -> None:
+        self.handle(RIGHT, RIGHT)
+        conf = self.read_conf('allowed_direct_url_schemes = mem')
+        self.fetch(by_http=False)
+        for text, by_http in (
+            ('', True), ('allowed_direct_url_schemes = mem', False),
+        ):
+            conf.write_text(f'[glance]\n{text}\n')
+            CONF.mutate_config_files()
+            self.fetch(by_http)
+        self.flags(allowed_direct_url_schemes=[], group='glance')
+        self.fetch(by_http=True)
+
+    def test_verification(self) -> None:
+        self.handle(WRONG, WRONG)
+        conf = self.read_conf('allowed_direct_url_schemes = mem')
+        self.fetch(by_http=True)
+        conf.write_text(conf.read_text() + 'verify_direct_download = false')
+        CONF.mutate_config_files()
+        self.fetch(by_http=False, content=WRONG)
+
+    def test_deprecated_option(self) -> None:
+        conf = self.read_conf('')
+        self.assertEqual({}, glance.active_handlers())
+        conf.write_text('[glance]\nenable_rbd_download = true\n')
+        CONF.mutate_config_files()
+        self.assertEqual(['rbd'], list(glance.active_handlers()))
 
 
 class TestSources(DownloadTestCase):
@@ -892,3 +973,30 @@ class TestRbd(DownloadTestCase):
         with mock.patch('tempfile.mkdtemp', side_effect=OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC))):
             self.fetch(by_http=True)
+
+    def test_timeouts_out_of_range(self) -> None:
+        self.export(RIGHT)
+        self.flags(rbd_connect_timeout=0, rbd_stall_timeout=10 ** 10,
+                   group='glance')
+        self.assertEqual(
+            ['[glance] rbd_connect_timeout is 0, but must be 1 to 300: Nova '
+             'uses 1',
+             '[glance] rbd_stall_timeout is 10000000000, but must be 1 to '
+             '86400: Nova uses 86400'], self.fetch(by_http=False))
+        self.assertEqual([], self.fetch(by_http=False))
+
+    def test_timeout_is_no_number(self) -> None:
+        for name in ('rbd_connect_timeout', 'rbd_stall_timeout'):
+            fake = self.export(RIGHT)
+            self.read_conf(f'{name} = soon')
+            [warning] = self.fetch(by_http=True)
+            self.assertRegex(
+                warning, f'option {name} .*nova.conf.* is not valid')
+            self.assertEqual([], fake.calls)
+
+    def test_pool_is_not_allowed(self) -> None:
+        self.export(RIGHT)
+        self.flags(rbd_pool=['vms', 'volumes'], group='glance')
+        [warning] = self.fetch(by_http=True)
+        self.assertTrue(warning.endswith(
+            ': Pool images is not listed in [glance] rbd_pool: vms, volumes'))

@@ -256,6 +256,19 @@ class TestCommands(RbdTestCase):
                  f'--rados-osd-op-timeout={seconds}', *last],
                 argv[argv.index('fsid') + 1:])
 
+    def test_timeouts_out_of_range(self) -> None:
+        for connect, stall, seconds in (
+            (0, 0, (1, 64)), (-5, -5, (1, 64)),
+            (10 ** 9, 10 ** 9, (300, 86400)),
+        ):
+            self.flags(rbd_connect_timeout=connect, rbd_stall_timeout=stall,
+                       group='glance')
+            [argv] = self.argvs('ceph fsid')
+            self.assertLessEqual({
+                f'--client-mount-timeout={seconds[0]}',
+                f'--rados-mon-op-timeout={seconds[0]}',
+                f'--rados-osd-op-timeout={seconds[1]}'}, set(argv))
+
     def test_at_most_five(self) -> None:
         self.assertEqual(5, len(self.argvs(*['ceph fsid'] * 7)))
 

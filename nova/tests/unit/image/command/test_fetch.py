@@ -126,7 +126,8 @@ class TestToPath(FetchTestCase):
 
     def test_privileged_side_starts_before_the_download(self) -> None:
         """If it does not start, the download gives the reason."""
-        for schemes, count in ((['rbd'], 1), ([], 0)):
+        for schemes, count in ((['rbd'], 1), ([], 0), (['ftp'], 0),
+                               (['ftp', 'rbd'], 1)):
             self.flags(allowed_direct_url_schemes=schemes, group='glance')
             self.start.reset_mock()
             self.fetch(str(self.path))

@@ -88,13 +88,6 @@ class TestMain(base.CommandTestCase):
         self.assertEqual(os.path.join(directory, 'a-new-file'),
                          to_path.call_args.args[2])
 
-    def test_schemes_make_no_sense(self) -> None:
-        self.flags(allowed_direct_url_schemes=['ftp'], group='glance')
-        status, out, err = self.run_command(uuids.image)
-        self.assertEqual((3, ''), (status, out))
-        self.assertRegex(err, '^nova-image-fetch: .*no handler for: ftp')
-        self.log_in.assert_not_called()
-
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
         with mock.patch.object(fetch, 'run', side_effect=failure):

@@ -125,7 +125,8 @@ class TestOpenSource(OpenSourceTestCase):
             (image, URL.replace(IMAGE_ID, IMAGE_ID.upper())),
             (image, URL.replace(IMAGE_ID, IMAGE_ID + '%20')),
             (image, f'rbd://{FSID}/{IMAGE_ID}/other/snap'),
-            ('Pool images is not listed in .glance. rbd_pool', URL),
+            ('Pool images is not listed in .glance. rbd_pool: fast, slow$',
+             URL),
             ('does not have the form', URL + '/x'),
         ):
             self.assert_fails(reason, url=url)
@@ -174,9 +175,13 @@ class TestOpenSource(OpenSourceTestCase):
         self.assertEqual([61] * 9, spy.waits[-9:])
 
     def test_stalls(self) -> None:
-        self.flags(rbd_connect_timeout=60, rbd_stall_timeout=9,
-                   group='glance')
-        for content, seconds in ((b'', 61), (fakes.VALID[:-9], 9)):
+        for stall, content, seconds in (
+            (9, b'', 61), (9, fakes.VALID[:-9], 9),
+            # Nova replaces a value out of range.
+            (0, fakes.VALID[:-9], 1),
+        ):
+            self.flags(rbd_connect_timeout=60, rbd_stall_timeout=stall,
+                       group='glance')
             fake = self.export(Program(content, stalls='after'))
             cluster.find_cluster(FSID)
             with fakes.PollSpy(fake):

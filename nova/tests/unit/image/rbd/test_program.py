@@ -225,12 +225,13 @@ class TestFailures(RunTestCase):
                 Program(b'', 13, 'NO_KEYRING'), answer=(65533, '')))
 
     def test_causes_that_say_what_to_do(self) -> None:
+        self.flags(rbd_connect_timeout=999, group='glance')
         for cause, words in (
             (Cause.NEW_KEY, 'ceph auth rotate client.nova --key-type=aes'),
             (Cause.NEW_KEY, 'install Ceph 19.2.6, 20.2.4 or newer'),
             (Cause.REFUSED, 'refuse client.nova'),
             (Cause.OLD_SETPRIV, 'install util-linux 2.33 or newer'),
-            (Cause.NO_ANSWER, 'within 7 seconds'),
+            (Cause.NO_ANSWER, 'within 300 seconds'),
         ):
             self.assertIn(words, program.explain(cause))
         self.flags(rbd_user='', group='glance')
@@ -269,6 +270,9 @@ class TestWaiting(RunTestCase):
             (9, 60, fakes.NAMES, 60), (59, 60, fakes.NAMES, 60),
             (60, 60, fakes.NAMES, 61), (60, 9, fakes.NAMES, 61),
             (9, 60, {}, 19), (60, 9, {}, 70),
+            # Nova replaces values out of range.
+            (0, 0, fakes.NAMES, 2), (999, 0, fakes.NAMES, 301),
+            (5, 999_999, fakes.NAMES, 86400), (0, 5, {}, 11),
         ):
             option = 'stall' if names else 'connect'
             self.flags(rbd_connect_timeout=connect, rbd_stall_timeout=stall,
