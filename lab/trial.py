@@ -33,7 +33,6 @@ from lab import fetch as lab_fetch
 import nova.conf
 from nova.image import compat
 from nova.image.rbd import cluster
-from nova.image import transfer
 import nova.privsep
 import nova.privsep.path
 import nova.privsep.rbd

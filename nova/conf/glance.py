@@ -252,8 +252,8 @@ Related options:
 
 * This option has an effect only if
   :oslo.config:option:`glance.allowed_direct_url_schemes` is set.
-* :oslo.config:option:`compute.max_concurrent_disk_ops` limits the number of
-  images that are downloaded at the same time.
+* ``[compute] max_concurrent_disk_ops`` limits the number of images that are
+  downloaded at the same time.
 """),
     cfg.BoolOpt(
         'enable_rbd_download',

@@ -21,12 +21,12 @@ from nova.image import compat
 
 CONF = nova.conf.CONF
 
-#: Suffix of the files that Nova moves, or converts and removes, as soon as they
-#: are complete. It fails if such a file is no longer there.
+#: Suffix of the files that Nova moves, or converts and removes, once they are
+#: complete. It fails if such a file is no longer there.
 MOVED = '.part'
 #: Errors of write(2) on a filesystem that accepts O_DIRECT in fcntl(2) only.
 _NO_DIRECT_WRITES = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP)
-#: Longest wait for such a caller, and interval between two checks, in seconds.
+#: Seconds of the longest wait for such a caller, and between two checks.
 _PATIENCE, _INTERVAL = 60, 0.05
 
 _REMEMBERED = 100

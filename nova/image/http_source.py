@@ -9,6 +9,7 @@ import typing as ty
 from nova.i18n import _
 from nova.image import compat
 from nova.image import transfer
+from nova import utils
 
 
 class ChunkSource:
@@ -73,19 +74,18 @@ class _Relay:
     """
 
     def __init__(self, eventlet: ty.Any, chunks: Iterator[bytes]) -> None:
-        self._eventlet = eventlet
         self._chunks = chunks
         self._error: Exception | None = InterruptedError(_('interrupted'))
         self._output, end = compat.native('socket').socketpair()
         self._input = eventlet.greenio.GreenSocket(end)
-        self._thread = eventlet.spawn(self._run)
+        self._thread = eventlet.spawn(self._run)  # noqa: N340
 
     def _run(self) -> None:
         try:
             for chunk in self._chunks:
                 self._input.sendall(chunk)
                 # A fast connection must not keep other threads from running.
-                self._eventlet.sleep(0)
+                utils.cooperative_yield()
             self._error = None
         except Exception as error:
             self._error = error

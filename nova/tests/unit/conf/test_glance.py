@@ -28,8 +28,8 @@ LIBRARY_OPTIONS = {
     'timeout', 'valid_interfaces',
 }
 NEW_OPTIONS = {
-    'allowed_direct_url_schemes', 'rbd_stall_timeout',
-    'verify_direct_download',
+    'allowed_direct_url_schemes', 'direct_download_rate_limit',
+    'rbd_stall_timeout', 'verify_direct_download',
 }
 
 
@@ -78,6 +78,7 @@ class TestOptions(GlanceConfTestCase):
         ('default_trusted_certificate_ids', []),
         ('allowed_direct_url_schemes', []),
         ('verify_direct_download', True),
+        ('direct_download_rate_limit', 0),
         ('enable_rbd_download', False),
         ('rbd_user', ''),
         ('rbd_ceph_conf', []),

@@ -117,7 +117,8 @@ class TestManyDownloads(fakes.TransferTestCase):
 
         threads = [threading.Thread(target=download, args=(number,))
                    for number in range(40)]
-        self.addCleanup(lambda: [each.join(fakes.LIMIT) for each in threads])
+        for thread in threads:
+            self.addCleanup(thread.join, fakes.LIMIT)
         self.addCleanup(go_on.set)
         for thread in threads:
             thread.start()
