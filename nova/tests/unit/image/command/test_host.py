@@ -2,7 +2,6 @@
 
 """The configuration, the user and the login of the command."""
 
-import logging
 import os
 import pty
 import pwd
@@ -19,19 +18,12 @@ import requests_mock
 from nova import config
 from nova.image import command
 from nova.image.command import host
-from nova import test
 from nova.tests.unit.image.command import base
 
 URL = 'http://keystone.invalid/v3'
 
 
 class TestConfigure(base.CommandTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        root = logging.getLogger()
-        self.addCleanup(root.handlers.__setitem__, slice(None),
-                        list(root.handlers))
-
     def configure(self, conf: cfg.ConfigOpts, *files: str) -> None:
         """Configure, without an effect on the tests' own configuration."""
         def parse(argv: list[str], **_options: object) -> None:
@@ -40,7 +32,7 @@ class TestConfigure(base.CommandTestCase):
 
         with (mock.patch.object(host, 'CONF', conf),
               mock.patch.object(config, 'parse_args', side_effect=parse)):
-            host.configure(files, [], False)
+            host.configure(list(files), [], False)
 
     def conf(self, text: str) -> str:
         path = self.make_directory() / 'nova.conf'
@@ -58,9 +50,6 @@ class TestConfigure(base.CommandTestCase):
         self.configure(conf, path)
         with mock.patch.object(host, 'CONF', conf):
             self.assertEqual([path], host.config_files())
-        # Only the command itself writes to standard error.
-        [handler] = logging.getLogger().handlers
-        self.assertIsInstance(handler, logging.NullHandler)
 
     def test_debug(self) -> None:
         """Nova's log goes to standard error, and only there."""
@@ -82,7 +71,7 @@ class TestConfigure(base.CommandTestCase):
             ([self.conf('[glance]\nnumber = many\n')],
              'Value for option number .* is not valid'),
             ([self.conf('[libvirt]\nnumber = many\n')], 'is not valid'),
-            ([], 'There is no nova.conf in the directories'),
+            ([], 'There is no nova.conf: use --config-file'),
         ):
             self.assert_error(command.Status.HOST, words, self.configure,
                               self.options(), *files)
@@ -108,7 +97,8 @@ class TestUser(base.CommandTestCase):
         getpwuid = self.replace(pwd, 'getpwuid', return_value=entry)
         owner = mock.Mock(st_uid=162)
         # The state has the same owner where there are no instances.
-        for found in ([owner], [FileNotFoundError(), owner]):
+        for found in ([mock.Mock(st_uid=1), owner],
+                      [owner, FileNotFoundError()]):
             self.calls.clear()
             self.stat.side_effect = found
             host.become_service()
@@ -122,8 +112,8 @@ class TestUser(base.CommandTestCase):
 
     def test_stays(self) -> None:
         for uid, found in (
-                (1000, [mock.Mock(st_uid=162)]), (0, [mock.Mock(st_uid=0)]),
-                (0, FileNotFoundError())):
+                (1000, [mock.Mock(st_uid=162)] * 2),
+                (0, [mock.Mock(st_uid=0)] * 2), (0, FileNotFoundError())):
             self.uid.return_value, self.stat.side_effect = uid, found
             host.become_service()
         self.assertEqual([], self.calls)
@@ -146,8 +136,13 @@ def has_terminal() -> bool:
     return True
 
 
-class TestTerminal(test.NoDBTestCase):
+class TestTerminal(base.CommandTestCase):
     """In processes of their own, on a terminal of their own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.replace(host.priv_context, 'init')
+        self.replace(host.objects, 'register_all')
 
     def leave(self, first: bool) -> str:
         """Return whether there was a terminal before and after.
@@ -162,7 +157,7 @@ class TestTerminal(test.NoDBTestCase):
                     os.waitpid(child, 0)
                 else:
                     before = has_terminal()
-                    host._leave_terminal()
+                    host.prepare()
                     os.write(1, b'%d %d.' % (before, has_terminal()))
             finally:
                 os._exit(0)
@@ -238,7 +233,3 @@ class TestLogin(base.CommandTestCase):
         for method in (self.requests.get, self.requests.post):
             method(requests_mock.ANY, exc=ks_exc.ConnectFailure('no answer'))
         self.assert_refused('no answer')
-
-        self.replace(ks_loading, 'load_auth_from_conf_options',
-                     return_value=object())
-        self.assert_refused('does not log in to Keystone')
