@@ -40,6 +40,7 @@ from nova.image import transfer
 import nova.privsep
 import nova.privsep.utils
 from nova import utils
+from nova.virt.libvirt import imagecache
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -389,9 +390,8 @@ _IMAGE_TABLE = (
     ('Credentials', '', Checks.credentials,
      'Correct [service_user] in nova.conf, which nova-compute needs, too.'),
     ('Glance', 'context', Checks.glance,
-     'Check that Glance runs, that this user may see the image (admin sees '
-     'all), and which endpoint Nova uses: see [glance] endpoint_override, '
-     'valid_interfaces and region_name.'),
+     'Check [glance] endpoint_override, valid_interfaces and region_name, and '
+     'that the image exists and the user may see it, as admin may.'),
     ('Location', 'image', Checks.location_shown,
      'Name an active image in Ceph. If Glance hides locations, give the user '
      'in [service_user] the roles service and admin, or show all users the '
@@ -420,4 +420,4 @@ def _in_ceph(urls: list[str]) -> list[str]:
 def _existing_cache_directory() -> str:
     """Return the cache directory, or its closest parent that exists."""
     return next(filter(os.path.exists, (
-        fetch.cache_directory(), CONF.instances_path, '/')))
+        imagecache.ImageCacheManager().cache_dir, CONF.instances_path, '/')))

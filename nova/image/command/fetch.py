@@ -126,13 +126,13 @@ def to_cache(
             functools.partial(api.download, progress=progress))
     # The usual umask of services, so that QEMU can read the file.
     os.umask(0o022)
-    fileutils.ensure_tree(cache_directory())
+    manager = imagecache.ImageCacheManager()
+    fileutils.ensure_tree(manager.cache_dir)
     name = imagecache.get_cache_fname(image_id)
-    path = os.path.join(cache_directory(), name)
+    path = os.path.join(manager.cache_dir, name)
     # nova.virt.libvirt.imagebackend takes the same lock.
-    with lockutils.lock(
-            name, 'nova-', external=True,
-            lock_path=os.path.join(CONF.instances_path, 'locks')):
+    with lockutils.lock(name, 'nova-', external=True,
+                        lock_path=manager.lock_path):
         if os.path.exists(path):
             # The cache manager removes images that were not used for long.
             nova.privsep.path.utime(path)
@@ -146,11 +146,6 @@ def to_cache(
             fileutils.delete_if_exists(path + '.converted')
             raise
     return path
-
-
-def cache_directory() -> str:
-    return os.path.join(
-        CONF.instances_path, CONF.image_cache.subdirectory_name)
 
 
 def check_cache_owner() -> None:

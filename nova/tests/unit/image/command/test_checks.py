@@ -328,7 +328,7 @@ class TestGlance(CheckTestCase):
         self.get_all.assert_not_called()
         for failure, detail, remedy in (
             (exception.ImageNotFound(image_id=uuids.image),
-             f'Image {uuids.image} could not', 'user may see the image'),
+             f'Image {uuids.image} could not', 'the user may see it'),
             (exception.GlanceConnectionFailed(server='g', reason='off'),
              'glance host g failed', 'endpoint_override'),
         ):
