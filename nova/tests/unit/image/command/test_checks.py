@@ -88,7 +88,7 @@ class TestOrder(CheckTestCase):
 
     def test_all_checks_run_whatever_fails(self) -> None:
         def broken(_checks: checks.Checks) -> str:
-            raise ZeroDivisionError
+            raise ZeroDivisionError('one\n more')
 
         for name in ('_HOST_TABLE', '_CLUSTER_TABLE', '_IMAGE_TABLE'):
             self.replace(checks, name, new=tuple(
@@ -103,7 +103,7 @@ class TestOrder(CheckTestCase):
         for one in found:
             self.assertEqual(
                 {'check': one['check'], 'verdict': FAILED,
-                 'detail': 'ZeroDivisionError', 'remedy': 'Solve it.'}, one)
+                 'detail': 'one more', 'remedy': 'Solve it.'}, one)
 
     def test_skipped_without_a_helper_and_a_login(self) -> None:
         self.replace(nova.privsep.sys_admin_pctxt, 'start',

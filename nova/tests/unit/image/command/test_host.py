@@ -80,9 +80,7 @@ class TestConfigure(base.CommandTestCase):
 class TestUser(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        directory = self.make_directory()
-        self.flags(instances_path=str(directory),
-                   state_path=str(directory / 'state'))
+        self.flags(instances_path='/instances', state_path='/state')
         self.calls: list[str] = []
         for name in ('initgroups', 'setresgid', 'setresuid', 'chdir'):
             self.replace(os, name, side_effect=lambda *args, name=name:
@@ -91,35 +89,42 @@ class TestUser(base.CommandTestCase):
         self.stat = self.replace(os, 'stat')
         self.replace(os, 'environ', new={})
 
+    def own(self, owners: dict[str, int]) -> None:
+        """Let directories exist and belong to these users."""
+        def stat(path: str) -> mock.Mock:
+            if path not in owners:
+                raise FileNotFoundError
+            return mock.Mock(st_uid=owners[path])
+
+        self.stat.side_effect = stat
+
     def test_root_becomes_the_owner(self) -> None:
         entry = pwd.struct_passwd(
             ('nova', 'x', 162, 163, '', '/var/lib/nova', ''))
         getpwuid = self.replace(pwd, 'getpwuid', return_value=entry)
-        owner = mock.Mock(st_uid=162)
         # The state has the same owner where there are no instances.
-        for found in ([mock.Mock(st_uid=1), owner],
-                      [owner, FileNotFoundError()]):
+        for owners in ({'/instances': 162, '/state': 1}, {'/state': 162}):
             self.calls.clear()
-            self.stat.side_effect = found
+            self.own(owners)
             host.become_service()
             # The groups first: later there is no right to change them.
             self.assertEqual(
                 ["initgroups('nova', 163)", 'setresgid(163, 163, 163)',
                  'setresuid(162, 162, 162)', "chdir('/',)"], self.calls)
-        getpwuid.assert_called_with(162)
+        self.assertEqual([mock.call(162)] * 2, getpwuid.call_args_list)
         self.assertEqual({'HOME': '/var/lib/nova', 'USER': 'nova',
                           'LOGNAME': 'nova'}, dict(os.environ))
 
     def test_stays(self) -> None:
-        for uid, found in (
-                (1000, [mock.Mock(st_uid=162)] * 2),
-                (0, [mock.Mock(st_uid=0)] * 2), (0, FileNotFoundError())):
-            self.uid.return_value, self.stat.side_effect = uid, found
+        for uid, owners in (
+                (1000, {'/instances': 162}), (0, {'/instances': 0}), (0, {})):
+            self.uid.return_value = uid
+            self.own(owners)
             host.become_service()
         self.assertEqual([], self.calls)
 
     def test_owner_is_unknown(self) -> None:
-        self.stat.return_value.st_uid = 4711
+        self.own({'/instances': 4711})
         self.replace(pwd, 'getpwuid', side_effect=KeyError)
         self.assert_error(
             command.Status.HOST, 'belongs to the user ID 4711, which does not '

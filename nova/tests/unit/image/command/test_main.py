@@ -90,8 +90,8 @@ class TestMain(base.CommandTestCase):
         # Becoming the service's user leads elsewhere.
         self.become_service.side_effect = lambda: os.chdir('/')
         self.run_command('--to', 'a-new-file', uuids.image)
-        self.assertEqual(os.path.join(directory, 'a-new-file'),
-                         run.call_args.args[1])
+        self.assertEqual((uuids.image, os.path.join(directory, 'a-new-file')),
+                         run.call_args.args[:2])
 
     def test_schemes_make_no_sense(self) -> None:
         self.flags(allowed_direct_url_schemes=['ftp'], group='glance')
@@ -107,8 +107,8 @@ class TestMain(base.CommandTestCase):
 
     def test_errors(self) -> None:
         for failure, status, message in (
-            (command.CommandError('There is none.', command.Status.IMAGE), 4,
-             'There is none.'),
+            (command.CommandError('There\n is none.', command.Status.IMAGE),
+             4, 'There is none.'),
             (KeyboardInterrupt(), 130, 'interrupted'),
             (ZeroDivisionError('one\nmore'), 1,
              'ZeroDivisionError: one more (see --debug)'),
