@@ -295,7 +295,7 @@ class TestImageFetch(base.LabTestCase):
         found = self.findings(no_helper)
         self.assert_failed(
             found,
-            Privileged_helper='exited non-zero .*sudo.* -> .*sudo let',
+            Privileged_helper='exited non-zero .* -> .*sudo let',
             Credentials=r'credentials in \[service_user\]')
         for name in ('Programs', 'ceph.conf', 'Cluster'):
             self.assertEqual('skipped', found[name]['verdict'])

@@ -9,27 +9,27 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import enum
 import errno
-import itertools
-import logging
 import os
-import threading
+import shutil
+import sys
+import textwrap
+import typing as ty
 
 from castellan.common import exception as castellan_exc
 from castellan import key_manager
-from keystoneauth1 import exceptions as ks_exc
-from oslo_config import cfg
-from oslo_privsep import daemon
+from oslo_log import log as logging
 from oslo_utils import units
 from oslo_utils import uuidutils
 
 import nova.conf
 from nova import exception
+from nova.i18n import _
 from nova.image import command
 from nova.image.command import fetch
 from nova.image.command import host
 from nova.image import download
+from nova.image import errors
 from nova.image import glance
 from nova.image import locations
 from nova.image.rbd import cluster as rbd_cluster
@@ -40,56 +40,33 @@ from nova.image import transfer
 import nova.privsep
 import nova.privsep.utils
 from nova import utils
+from nova.virt.libvirt import imagecache
 
 CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
 Cause = program.Cause
-describe = command.describe
+describe = errors.describe
 
-#: How many recent images to search for one in Ceph.
-_MAX_IMAGES = 5
+#: The check that needs all parts of a direct download.
+_READ = 'Read from Ceph'
 
-#: Maximum time to wait for the output of the privsep helper, in seconds.
-_HELPER_TIMEOUT = 5
+#: The verdicts, and how they look in text.
+OK, WARNING, FAILED, SKIPPED = 'ok', 'warning', 'failed', 'skipped'
+_LABELS = {OK: 'ok', WARNING: 'WARN', FAILED: 'FAIL', SKIPPED: '-'}
 
-#: Errors with a message for operators; others are defects.
-_EXPECTED = (castellan_exc.CastellanException, cfg.Error, OSError,
-             command.CommandError, exception.NovaException,
-             ks_exc.ClientException)
-
-
-class Verdict(enum.StrEnum):
-    OK = 'ok'
-    WARNING = 'warning'
-    FAILED = 'failed'
-    SKIPPED = 'skipped'
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """The result of a check; the fields of an object in JSON."""
-    check: str
-    verdict: Verdict
-    detail: str
-    remedy: str
+#: The result of a check: check, verdict, detail and remedy.
+Finding: ty.TypeAlias = dict[str, str]
 
 
 @dataclasses.dataclass(eq=False)
-class CheckFailed(Exception):
-    """A check found a problem.
+class NotOk(Exception):
+    """The result of a check that is not OK.
 
     :ivar remedy: how to solve the problem; None: as the table of checks says
     """
     detail: str
     remedy: str | None = None
-    verdict: Verdict = Verdict.FAILED
-
-
-def _skipped(reason: str) -> CheckFailed:
-    return CheckFailed(reason, '', Verdict.SKIPPED)
-
-
-def _warning(detail: str, remedy: str) -> CheckFailed:
-    return CheckFailed(detail, remedy, Verdict.WARNING)
+    verdict: str = FAILED
 
 
 #: Why a check is skipped without an attribute of Checks that it needs.
@@ -104,26 +81,65 @@ _MISSING = {
 
 # Remedies are templates for the attributes of Checks. First, those for known
 # causes of errors of rbd and ceph; the others are in the table of checks.
-_REMEDIES = {
+_REMEDIES: dict[Cause | None, str] = {
     **dict.fromkeys(
         (Cause.BAD_CONF, Cause.NO_MONITOR),
-        'Correct %(conf)s. To see the error, run "rbd --conf %(conf)s ls" as '
-        'root.'),
+        'Correct %(conf)s: "rbd --conf %(conf)s ls" as root shows the error.'),
     Cause.NEW_KEY:
         'Upgrade ceph-common, or rotate the key and copy it to this host.',
     Cause.NO_ANSWER:
-        'Check mon host in %(conf)s, the network, and whether Ceph runs. A '
-        'slow network needs a larger [glance] rbd_connect_timeout.',
+        'Check mon host in %(conf)s, the network, and whether Ceph runs, or '
+        'increase [glance] rbd_connect_timeout.',
 }
+_NO_RIGHT = ('See the rights of %(user)s, or name another image; nova-compute '
+             'uses the token of the user who boots an instance.')
+
+
+def run(image_id: str | None, quiet: bool) -> dict[str, ty.Any]:
+    """Make all checks, and print each finding as soon as it is there.
+
+    :param image_id: image to try; None: a recent one, in Ceph if possible
+    :param quiet: print nothing
+    :returns: the JSON object, see the man page
+    """
+    found = []
+    for finding in Checks(image_id).run():
+        found.append(finding)
+        if not quiet:
+            _show(finding)
+    failed = any(each['verdict'] == FAILED for each in found)
+    if failed:
+        conclusion = _('Direct downloads do not work on this host: see FAIL '
+                       'above.')
+    elif _READ in (each['check'] for each in found if each['verdict'] == OK):
+        conclusion = _('Direct downloads work on this host.')
+    else:
+        conclusion = _('The checks found no error, but could not try an '
+                       'image: name one that is in Ceph.')
+    if not quiet:
+        print(f'\n{conclusion}')
+    return {'result': FAILED if failed else OK, 'checks': found}
+
+
+def _show(finding: Finding) -> None:
+    start = f'{_LABELS[finding["verdict"]]:4}  {finding["check"]:18}  '
+    # Without a terminal, each text is one line.
+    width = shutil.get_terminal_size((sys.maxsize, 0)).columns
+    for text in filter(None, (finding['detail'], finding['remedy'])):
+        print(textwrap.fill(
+            text, width, initial_indent=start,
+            subsequent_indent=' ' * len(start), break_long_words=False,
+            break_on_hyphens=False), flush=True)
+        start = ' ' * (len(start) - 3) + '-> '
 
 
 class Checks:
     """The checks, and what they have found so far.
 
-    Each check sets attributes for later ones and returns a detail, or raises
-    CheckFailed or an expected error.
+    Each check sets attributes for later ones, and returns a detail or raises
+    an error.
 
-    :param image_id: image to try; None: a recent one, in Ceph if possible
+    :param image_id: see run()
     """
 
     def __init__(self, image_id: str | None) -> None:
@@ -133,39 +149,35 @@ class Checks:
         self.answering: set[str] = set()
 
     def run(self) -> Iterator[Finding]:
-        """Run all checks, in the order of their dependencies."""
-        for row in _HOST_TABLE:
-            yield self.check(*row)
-        for number, conf in enumerate(nova.conf.glance.ceph_confs(CONF)):
-            self.number, self.conf = number, conf
-            self.keyring = program.default_keyring(conf)
+        """Make all checks, in the order of their dependencies."""
+        yield from (self.check(*row) for row in _HOST_TABLE)
+        for self.number, self.conf in enumerate(
+                nova.conf.glance.ceph_confs(CONF)):
+            self.keyring = program.default_keyring(self.conf)
             vars(self).pop('fsid', None)
-            for row in _CLUSTER_TABLE:
-                yield self.check(*row)
-        for row in _IMAGE_TABLE:
-            yield self.check(*row)
+            yield from (self.check(*row) for row in _CLUSTER_TABLE)
+        yield from (self.check(*row) for row in _IMAGE_TABLE)
 
     def check(
         self, name: str, needs: str, method: Callable[['Checks'], str],
         remedy: str,
     ) -> Finding:
         """Make a check; the arguments are those in the tables of checks."""
-        verdict = Verdict.FAILED
+        verdict = FAILED
         try:
             if needs and not hasattr(self, needs):
-                raise _skipped(_MISSING[needs])
-            detail, verdict, remedy = method(self), Verdict.OK, ''
-        except CheckFailed as exc:
+                raise NotOk(_MISSING[needs], '', SKIPPED)
+            detail, verdict, remedy = method(self), OK, ''
+        except NotOk as exc:
             detail, verdict = exc.detail, exc.verdict
             remedy = remedy if exc.remedy is None else exc.remedy
-        except _EXPECTED as exc:
-            detail = describe(exc)
-            if isinstance(exc, program.RunError):
-                remedy = _REMEDIES.get(exc.cause, remedy)
         except Exception as exc:
-            detail = f'{type(exc).__name__}: {describe(exc)}'
-            remedy = 'This error is unexpected: run --check with --debug.'
-        return Finding(name, verdict, detail, remedy % vars(self))
+            LOG.debug('The check %s failed', name, exc_info=True)
+            detail = describe(exc)
+            remedy = _REMEDIES.get(getattr(exc, 'cause', None), remedy)
+        return {'check': name, 'verdict': verdict,
+                'detail': command.one_line(detail),
+                'remedy': remedy % vars(self)}
 
     def configuration(self) -> str:
         return f'{", ".join(host.config_files())}, read as {host.user_name()}'
@@ -173,72 +185,42 @@ class Checks:
     def options(self) -> str:
         ignored = glance.ignored_schemes()
         if 'rbd' not in glance.active_handlers():
-            raise CheckFailed(
-                '; '.join(['Direct downloads are disabled', *ignored]),
-                'Set [glance] allowed_direct_url_schemes = rbd in nova.conf, '
-                'and restart nova-compute.')
-        if CONF.libvirt.images_type == 'rbd':
-            raise CheckFailed(
-                '[libvirt] images_type is rbd: disks are clones in Ceph, and '
-                'Nova downloads no images',
-                'Direct downloads are of no use on this host, unless you set '
-                'images_type to qcow2 or raw to have local disks.')
+            raise NotOk('; '.join(['direct downloads are disabled', *ignored]))
+        images_type = CONF.libvirt.images_type
+        if images_type == 'rbd':
+            raise NotOk('Nova clones disks in Ceph and downloads no images')
         ignored += nova.conf.glance.timeouts_out_of_range(CONF)
         if ignored:
-            raise _warning('; '.join(ignored), 'Correct it in nova.conf.')
-        return ('direct downloads are enabled, [libvirt] images_type = ' +
-                CONF.libvirt.images_type)
+            raise NotOk('; '.join(ignored), 'Correct it in nova.conf.',
+                        WARNING)
+        return f'direct downloads are enabled, images_type = {images_type}'
 
     def helper(self) -> str:
         self.command = (CONF.nova_sys_admin.helper_command or
                         f'{utils.get_root_helper()} privsep-helper')
-        output: list[str] = []
-
-        def collect(record: logging.LogRecord) -> bool:
-            prefix, _separator, line = record.getMessage().partition(': ')
-            if prefix == 'privsep log':
-                output.append(line)
-            return True
-
-        log = daemon.LOG.logger
-        log.addFilter(collect)
-        try:
-            nova.privsep.sys_admin_pctxt.start()
-        except Exception as exc:
-            # A thread logs the standard error of the helper, and ends with it.
-            for thread in threading.enumerate():
-                if thread.name == 'fd_logger':
-                    thread.join(_HELPER_TIMEOUT)
-            raise CheckFailed('The privsep daemon does not start: ' +
-                              ': '.join([describe(exc), *output[-3:]]))
-        finally:
-            log.removeFilter(collect)
+        nova.privsep.sys_admin_pctxt.start()
         self.privileged = True
         return f'started with: {self.command}'
 
     def programs(self) -> str:
         try:
             return program.run(0, 'rbd --version').decode().strip()
-        except program.RunError:
-            raise
-        except transfer.SourceError as exc:
-            raise _skipped(describe(exc))
+        except program.CallError as exc:
+            raise NotOk(describe(exc), '', SKIPPED)
 
     def ceph_conf(self) -> str:
         with program.Run(self.number, 'rbd --version') as run:
             self.rights = run.rights
         self.fsid = rbd_cluster.read_conf(self.number)
-        fsid = (f'fsid {self.fsid}' if self.fsid else
-                'without an fsid, so Nova asks the cluster')
-        return f'{self.conf}, {fsid}; rbd runs {self.rights}'
+        fsid = self.fsid or 'not set, so Nova asks the cluster'
+        return f'{self.conf}, fsid {fsid}; rbd runs {self.rights}'
 
     def cluster(self) -> str:
         fsid = rbd_cluster.ask_cluster(self.number)
         if self.fsid not in ('', fsid):
-            raise CheckFailed(
-                f'{self.conf} contains the fsid {self.fsid}, but its monitors '
-                f'belong to the cluster {fsid}',
-                'Correct fsid or mon host in %(conf)s.')
+            raise NotOk(f'{self.conf} contains the fsid {self.fsid}, but its '
+                        f'monitors belong to the cluster {fsid}',
+                        'Correct fsid or mon host in %(conf)s.')
         self.answering.add(fsid)
         return f'{fsid} answers {self.client}'
 
@@ -249,25 +231,19 @@ class Checks:
                   f'[{section}], with roles: {", ".join(roles)}')
         # Glance's default policy (get_image) shows this role all images.
         if 'admin' not in roles:
-            raise _warning(
-                detail, 'This command needs the role admin to see private '
-                'images of other projects. nova-compute uses the token of the '
-                'user.')
+            raise NotOk(detail, 'This command, but not nova-compute, needs '
+                        'the role admin to see images of other projects.',
+                        WARNING)
         return detail
 
     def glance(self) -> str:
         url, api = glance.generate_glance_url(self.context), glance.API()
         ids = [self._image_id] if self._image_id else [
             image['id'] for image in api.get_all(
-                self.context, filters={'status': 'active'},
-                page_size=_MAX_IMAGES, limit=_MAX_IMAGES)]
-        try:
-            images = [api.get(self.context, each, include_locations=True,
-                              show_deleted=False) for each in ids]
-        except exception.ImageNotFound:
-            raise CheckFailed(
-                fetch.no_access(ids[0]),
-                'Name another image, or give the user that role.')
+                self.context, filters={'status': 'active'}, page_size=5,
+                limit=5)]
+        images = [api.get(self.context, each, include_locations=True,
+                          show_deleted=False) for each in ids]
         if not images:
             return f'{url} answers, but shows no image to try'
         self.image = next((image for image in images if _in_ceph(
@@ -277,94 +253,64 @@ class Checks:
             self.image['size'] / units.Mi)
 
     def location_shown(self) -> str:
-        if self.image['status'] != 'active':
-            raise CheckFailed('The image has no data: its status is ' +
-                              self.image['status'])
+        client = glance.GlanceClientWrapper()
         try:
-            permitted = download.is_permitted(
-                glance.GlanceClientWrapper(), self.context, self.image)
-        except (exception.ImageNotAuthorized, exception.ImageNotFound):
-            raise _warning(
-                f'Glance does not let {self.user} download image '
-                f'{self.image["id"]}',
-                "See Glance's policy download_image, or name an image that "
-                'this user may download. nova-compute uses the token of the '
-                'user.')
+            permitted = download.is_permitted(client, self.context, self.image)
+        except exception.ImageNotAuthorized as exc:
+            raise NotOk(describe(exc), _NO_RIGHT, WARNING)
         if not permitted:
-            raise CheckFailed(
+            raise NotOk(
                 f'Glance did not say whether {self.user} may download the '
-                'image',
-                'Check that no proxy changes the status 416, with which '
-                'Glance answers a range that begins at the end of an image; '
-                '--debug shows the answer.')
+                f'image, whose status is {self.image["status"]}',
+                'Name an active image, or check that no proxy changes the '
+                'status 416 that --debug shows.')
         urls = locations.shown(self.image)
+        source = 'shown to users as locations of the image'
         if self.image.get('direct_url') in urls:
             source = 'shown to users as direct_url of the image'
-        elif urls:
-            source = 'shown to users as locations of the image'
-        else:
-            urls = self._hidden_urls()
+        elif not urls:
+            urls = locations.read(client, self.context, self.image['id'])
             source = ('returned to Nova by GET /v2/images/ID/locations, '
                       'hidden from users')
-        in_ceph = _in_ceph(urls)
-        if not in_ceph:
-            schemes = ', '.join(sorted(set(map(locations.scheme, urls))))
-            raise CheckFailed('Glance does not store this image in Ceph, but '
-                              f'in: {schemes or "-"}')
-        self.urls = in_ceph
-        return f'{" ".join(in_ceph)}, {source}'
-
-    def _hidden_urls(self) -> list[str]:
-        try:
-            return locations.read(glance.GlanceClientWrapper(), self.context,
-                                  self.image['id'])
-        except locations.LocationsUnavailable as exc:
-            raise CheckFailed(
-                describe(exc),
-                'Give the user in [service_user] of nova.conf the roles '
-                'service and admin, or set show_image_direct_url = true in '
-                'glance-api.conf, which shows all users the locations '
-                '(OSSN-0090).')
+        if not _in_ceph(urls):
+            schemes = ', '.join(map(locations.scheme, urls)) or '-'
+            raise NotOk(f'this image is not in Ceph, but in: {schemes}')
+        self.urls = _in_ceph(urls)
+        return f'{" ".join(self.urls)}, {source}'
 
     def allowed(self) -> str:
         refused = []
-        # Those in no cluster of this host come last, for the reason.
-        near = locations.nearest_first(
-            self.urls, {'rbd': rbd_cluster.proximity})
-        for self.url in dict.fromkeys([*near, *self.urls]):
+        # As Nova does.
+        for self.url in locations.nearest_first(
+                self.urls, {'rbd': rbd_cluster.proximity}) or self.urls:
             try:
                 location = rbd_location.parse(self.url)
                 rbd_location.check_allowed(location, self.image['id'])
                 self.conf = rbd_cluster.find_cluster(location.fsid).conf
+                self.location, self.pool = location, location.pool
+                return f'pool {self.pool} of the cluster in {self.conf}'
             except transfer.SourceError as exc:
                 refused.append(describe(exc))
-                continue
-            self.location, self.pool = location, location.pool
-            return f'pool {self.pool} of the cluster in {self.conf}'
-        raise CheckFailed('; '.join(refused))
+        raise NotOk('; '.join(refused))
 
     def read(self) -> str:
         if self.location.fsid not in self.answering:
-            raise _skipped('the cluster does not answer')
-        buffer = memoryview(bytearray(4096))
+            raise NotOk('the cluster does not answer', '', SKIPPED)
         try:
             with export.open_source(
                     self.image, self.url, '', verified=True) as source:
-                for _offset, length in itertools.islice(source.extents(), 1):
-                    source.readinto(buffer[:length])
+                for _offset, length in source.extents():
+                    source.readinto(memoryview(bytearray(4096))[:length])
+                    break
         except program.RunError as exc:
             # With another cause, the status is not about the pool or image.
-            status = exc.status if exc.cause is Cause.UNKNOWN else 0
-            if status == errno.ENOENT:
-                raise CheckFailed(
-                    describe(exc),
-                    'Name another image: Ceph no longer contains this one.')
-            if status not in (errno.EPERM, errno.EACCES):
+            if (exc.cause is not Cause.UNKNOWN or
+                    exc.status not in (errno.EPERM, errno.EACCES)):
                 raise
             with contextlib.suppress(transfer.SourceError):
                 self.pool = export.data_pool(self.url) or self.pool
             # A complete command could remove other rights of the client.
-            raise CheckFailed(
+            raise NotOk(
                 describe(exc),
                 'Let it read the pool %(pool)s: "ceph auth get %(client)s" '
                 "shows its rights. Add 'profile rbd' for mon and 'profile "
@@ -376,7 +322,7 @@ class Checks:
         if not (CONF.glance.verify_glance_signatures or
                 CONF.glance.enable_certificate_validation and
                 CONF.glance.default_trusted_certificate_ids):
-            raise _skipped('signatures are not verified')
+            raise NotOk('signatures are not verified', '', SKIPPED)
         image = getattr(self, 'image', None)
         certificate = image and image['properties'].get(
             'img_signature_certificate_uuid')
@@ -390,59 +336,50 @@ class Checks:
             # Castellan raises the same error for all refusals of Barbican.
             if 'Forbidden' not in f'{type(exc).__name__} {exc}':
                 raise
-            raise _warning(
-                describe(exc), 'It answers, but %(user)s may not read that '
-                'certificate. nova-compute uses the token of the user.')
+            raise NotOk(describe(exc), _NO_RIGHT, WARNING)
         if image and not certificate:
-            raise _warning(
-                f'answers, but image {image["id"]} is not signed',
-                'Nova refuses this image, also over HTTP. Sign it, or name '
-                'another one.')
+            raise NotOk(f'answers, but image {image["id"]} is not signed',
+                        'Sign it, or name another one: Nova refuses it, also '
+                        'over HTTP.', WARNING)
         return 'answers'
 
     def image_cache(self) -> str:
         fetch.check_cache_owner()
         path = _existing_cache_directory()
         if not nova.privsep.utils.supports_direct_io(path):
-            raise _warning(
+            raise NotOk(
                 f'{path}, whose file system does not support O_DIRECT',
-                'Use ext4 or XFS for instances_path. On this file system, '
-                'downloads take memory from the guests, for the page cache.')
+                'Use ext4 or XFS for instances_path, or downloads take '
+                'memory from the guests, for the page cache.', WARNING)
         return f'{path}, written with O_DIRECT'
 
     def free_space(self) -> str:
         path = _existing_cache_directory()
-        status = os.statvfs(path)
-        free = status.f_bavail * status.f_frsize
+        free = shutil.disk_usage(path).free
         needed = self.image['size'] if hasattr(self, 'image') else 0
-        detail = f'{free / units.Gi:.1f} GiB on {path}'
         if free <= needed:
-            raise CheckFailed(
-                f'{detail}, but the image needs {needed / units.Gi:.1f} GiB')
-        return detail
+            raise NotOk(f'only {free / units.Gi:.1f} GiB on {path}, but the '
+                        f'image needs {needed / units.Gi:.1f} GiB')
+        return f'{free / units.Gi:.1f} GiB on {path}'
 
-
-#: The check that needs all parts of a direct download.
-READ = 'Read from Ceph'
-
-_INSTALL = ('Install ceph-common (rbd, ceph and ceph-conf), util-linux 2.33 '
-            'or newer (setpriv) and coreutils (timeout), and let Nova run '
-            'them.')
 
 # Name, attribute that the check needs, method, and remedy.
 _HOST_TABLE = (
     ('Configuration', '', Checks.configuration, ''),
-    ('Options', '', Checks.options, ''),
+    ('Options', '', Checks.options,
+     'Correct nova.conf: [glance] allowed_direct_url_schemes must be rbd, and '
+     '[libvirt] images_type qcow2 or raw.'),
     ('Privileged helper', '', Checks.helper,
      'Run this command as root or as the user of nova-compute, and have sudo '
-     'let that user run: %(command)s'),
-    ('Programs', 'privileged', Checks.programs, _INSTALL),
+     'let that user run "%(command)s", whose output --debug shows.'),
+    ('Programs', 'privileged', Checks.programs,
+     'Install ceph-common (rbd, ceph and ceph-conf), util-linux 2.33 or newer '
+     '(setpriv) and coreutils (timeout), and let Nova run them.'),
 )
 _CLUSTER_TABLE = (
     ('ceph.conf', 'privileged', Checks.ceph_conf,
      'Put the ceph.conf of the cluster at %(conf)s, or correct [glance] '
-     'rbd_ceph_conf. If that does not help, run --check with --debug, and '
-     'see the errors of oslo.privsep.'),
+     'rbd_ceph_conf: --debug shows the errors of oslo.privsep.'),
     ('Cluster', 'fsid', Checks.cluster,
      'Check that the keyring that %(conf)s names (by default %(keyring)s) '
      'exists and contains the key that "ceph auth get %(client)s" shows. rbd '
@@ -452,22 +389,24 @@ _IMAGE_TABLE = (
     ('Credentials', '', Checks.credentials,
      'Correct [service_user] in nova.conf, which nova-compute needs, too.'),
     ('Glance', 'context', Checks.glance,
-     'Check that Glance runs, and which endpoint Nova uses: [glance] '
-     'valid_interfaces, region_name and endpoint_override in nova.conf.'),
+     'Check [glance] endpoint_override, valid_interfaces and region_name, and '
+     'that the image exists and the user may see it, as admin may.'),
     ('Location', 'image', Checks.location_shown,
-     'Name an active image that is in Ceph, or have Glance store images '
-     'there.'),
+     'Name an active image in Ceph. If Glance hides locations, give the user '
+     'in [service_user] the roles service and admin, or show all users the '
+     'locations with show_image_direct_url = true (OSSN-0090).'),
     ('Allowed', 'urls', Checks.allowed,
-     'Nova downloads this image over HTTP. To change that, correct [glance] '
-     'rbd_ceph_conf or rbd_pool, or store the image again.'),
-    (READ, 'location', Checks.read,
-     'See "ceph health detail" on a monitor host.'),
+     'Correct [glance] rbd_ceph_conf or rbd_pool, or store the image again: '
+     'Nova downloads it over HTTP.'),
+    (_READ, 'location', Checks.read,
+     'Name another image if Ceph does not contain this one; otherwise, see '
+     '"ceph health detail" on a monitor host.'),
     ('Key manager', 'context', Checks.key_manager,
      'See [key_manager] and [barbican] in nova.conf, and that the certificate '
      'exists: Nova refuses an image whose signature it cannot verify.'),
     ('Image cache', '', Checks.image_cache,
      'See [DEFAULT] instances_path: the user of nova-compute must own it, and '
-     'run this command. Its file system needs free space.'),
+     'its file system needs free space.'),
     ('Free space', '', Checks.free_space,
      'Free space there: see [image_cache] remove_unused_base_images.'),
 )
@@ -479,7 +418,5 @@ def _in_ceph(urls: list[str]) -> list[str]:
 
 def _existing_cache_directory() -> str:
     """Return the cache directory, or its closest parent that exists."""
-    path = fetch.cache_directory()
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
+    return next(filter(os.path.exists, (
+        imagecache.ImageCacheManager().cache_dir, CONF.instances_path, '/')))

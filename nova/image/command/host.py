@@ -5,17 +5,15 @@
 Otherwise its results could differ from those of nova-compute.
 """
 
-from collections.abc import Sequence
 import contextlib
 import fcntl
-import logging as py_logging
 import os
 import pwd
 import shlex
 import termios
+import typing as ty
 
 from keystoneauth1 import exceptions as ks_exc
-from keystoneauth1 import identity
 from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -41,9 +39,7 @@ _SERVICE = 'nova-compute'
 CREDENTIALS = ('service_user', 'keystone_authtoken')
 
 
-def configure(
-    files: Sequence[str], directories: Sequence[str], debug: bool,
-) -> None:
+def configure(files: list[str], directories: list[str], debug: bool) -> None:
     """Read the configuration of nova-compute.
 
     :param files: configuration files, in place of the default ones
@@ -58,35 +54,26 @@ def configure(
         # oslo.config validates a value when it is read; all options of these
         # sections apply to images.
         for group in ('glance', 'libvirt', 'image_cache'):
-            for name in CONF[group]:
-                CONF[group][name]
+            dict(CONF[group])
     except cfg.Error as exc:
         raise command.CommandError(
-            _('The configuration cannot be used: %s') % command.describe(exc),
+            _('The configuration cannot be used: %s') % exc,
             Status.HOST) from exc
     if not config_files():
         raise command.CommandError(
-            _('There is no nova.conf in the directories in which nova-compute '
-              'looks for it. Use --config-file.'), Status.HOST)
-    _set_up_log(debug)
+            _('There is no nova.conf: use --config-file.'), Status.HOST)
+    if debug:
+        # The log of nova-compute is not for this process.
+        for option in ('log_file', 'log_dir', 'log_config_append',
+                       'use_syslog', 'use_journal'):
+            CONF.set_override(option, None)
+        CONF.set_override('debug', True)
+        CONF.set_override('use_stderr', True)
+        logging.setup(CONF, 'nova')
 
 
 def config_files() -> list[str]:
     return [*(CONF.config_file or ()), *(CONF.config_dir or ())]
-
-
-def _set_up_log(debug: bool) -> None:
-    if not debug:
-        # Without a handler, Python writes warnings to standard error.
-        py_logging.getLogger().handlers[:] = [py_logging.NullHandler()]
-        return
-    # The log of nova-compute is not for this process.
-    for option in ('log_file', 'log_dir', 'log_config_append', 'use_syslog',
-                   'use_journal'):
-        CONF.set_override(option, None)
-    for option in ('debug', 'use_stderr'):
-        CONF.set_override(option, True)
-    logging.setup(CONF, 'nova')
 
 
 def become_service() -> None:
@@ -96,15 +83,18 @@ def become_service() -> None:
 
     :raises CommandError: the owner is not a user of this host
     """
-    owner = _owner() if os.geteuid() == 0 else 0
-    if not owner:
+    owner = 0
+    for path in (CONF.state_path, CONF.instances_path):
+        with contextlib.suppress(OSError):
+            owner = os.stat(path).st_uid
+    if os.geteuid() or not owner:
         return
     try:
         entry = pwd.getpwuid(owner)
     except KeyError as exc:
         raise command.CommandError(
             _('%(path)s belongs to the user ID %(uid)d, which does not exist '
-              'on this host. It must belong to the user of nova-compute.') %
+              'on this host, and must belong to the user of nova-compute.') %
             {'path': CONF.instances_path, 'uid': owner}, Status.HOST) from exc
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
@@ -113,13 +103,6 @@ def become_service() -> None:
         HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
     # The user may have no access to the working directory of root.
     os.chdir('/')
-
-
-def _owner() -> int:
-    for path in (CONF.instances_path, CONF.state_path):
-        with contextlib.suppress(OSError):
-            return os.stat(path).st_uid
-    return 0
 
 
 def user_name() -> str:
@@ -131,26 +114,14 @@ def user_name() -> str:
 
 def prepare() -> None:
     """Do the part of nova-compute's start that downloads need."""
-    _leave_terminal()
+    # Without a controlling terminal, as in nova-compute, sudo fails instead of
+    # asking for a password. If a session leader gives the terminal up, its
+    # whole session gets SIGHUP.
+    if os.getsid(0) != os.getpid():
+        with contextlib.suppress(OSError), open('/dev/tty') as terminal:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
     objects.register_all()
-
-
-def _leave_terminal() -> None:
-    """Give up the controlling terminal; nova-compute has none.
-
-    Then sudo fails instead of asking for a password. Ctrl-C still works: the
-    terminal signals the process group.
-    """
-    # If a session leader does so, its whole session gets SIGHUP.
-    if os.getsid(0) == os.getpid():
-        return
-    with contextlib.suppress(OSError):
-        fd = os.open('/dev/tty', os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(fd, termios.TIOCNOTTY)
-        finally:
-            os.close(fd)
 
 
 def log_in() -> tuple[str, nova_context.RequestContext]:
@@ -166,28 +137,19 @@ def log_in() -> tuple[str, nova_context.RequestContext]:
             break
     else:
         raise command.CommandError(
-            _('nova.conf contains no credentials: set auth_type, auth_url, '
-              'username, password, project_name, user_domain_name and '
-              'project_domain_name in [service_user], as for the service '
-              'token of nova-compute.'), Status.SERVICE)
+            _('nova.conf contains no credentials: set auth_type and the '
+              'options that it requires in [service_user].'), Status.SERVICE)
     try:
-        auth = ks_loading.load_auth_from_conf_options(CONF, section)
-        session = ks_loading.load_session_from_conf_options(CONF, section)
-        if not isinstance(auth, identity.BaseIdentityPlugin):
-            raise command.CommandError(
-                _('The auth_type in [%s] of nova.conf does not log in to '
-                  'Keystone: set it to password.') % section, Status.SERVICE)
-        access = auth.get_access(session)
+        auth: ty.Any = ks_loading.load_auth_from_conf_options(CONF, section)
+        access = auth.get_access(
+            ks_loading.load_session_from_conf_options(CONF, section))
     except ks_exc.ClientException as exc:
         raise command.CommandError(
             _('Keystone refused the credentials in [%(section)s] of '
               'nova.conf, or did not answer: %(reason)s') %
-            {'section': section, 'reason': command.describe(exc)},
-            Status.SERVICE) from exc
+            {'section': section, 'reason': exc}, Status.SERVICE) from exc
     return section, nova_context.RequestContext(
         user_id=access.user_id, user_name=access.username,
         project_id=access.project_id, project_name=access.project_name,
-        user_domain_id=access.user_domain_id,
-        project_domain_id=access.project_domain_id,
         roles=sorted(access.role_names or ()), auth_token=access.auth_token,
         is_admin=False, user_auth_plugin=auth)

@@ -2,6 +2,7 @@
 
 """Downloads of the command to a file and to the image cache."""
 
+import io
 import os
 import pathlib
 import stat
@@ -10,13 +11,13 @@ from unittest import mock
 
 from cryptography import exceptions as crypto_exceptions
 from oslo_utils.fixture import uuidsentinel as uuids
+from oslo_utils import units
 
 from nova import context as nova_context
 from nova import exception
 from nova.image import command
 from nova.image.command import fetch
 from nova.image.command import host
-from nova.image.command import progress
 from nova.image import glance
 from nova.image import transfer
 import nova.privsep
@@ -26,6 +27,10 @@ from nova.virt import images
 from nova.virt.libvirt import utils as libvirt_utils
 
 Status = command.Status
+SUMMARY = (f'Image {uuids.image} is at %s\n  source       rbd\n'
+           '  verified by  sha512\n  bytes        1000\n'
+           '  written      600\n  seconds      1.23\n'
+           '  MiB/s        0.0\n')
 
 
 class FetchTestCase(base.CommandTestCase):
@@ -48,13 +53,17 @@ class FetchTestCase(base.CommandTestCase):
 
     def complete(self, *_args: object, **kwargs: ty.Any) -> None:
         kwargs['progress'].on_complete(
-            'rbd', transfer.Report(1000, 600, 1), 'sha512')
+            'rbd', transfer.Report(1000, 600, 1.234), 'sha512')
+
+    def shown(self, path: str | None = None) -> str:
+        """Fetch an image and return the summary."""
+        with self.captured() as (out, _err):
+            fetch.run(uuids.image, path, None, quiet=False)
+        return out.getvalue()
 
     def fetch(self, path: str | None = None,
               source: str | None = None) -> dict[str, ty.Any]:
-        reporter = progress.Reporter(uuids.image, source or 'auto', True)
-        fetch.run(uuids.image, path, source, reporter)
-        return reporter.outcome
+        return fetch.run(uuids.image, path, source, quiet=True)
 
     def assert_fails(self, status: Status, message: str,
                      path: str | None = None) -> None:
@@ -70,6 +79,9 @@ class TestToPath(FetchTestCase):
         self.assertEqual(
             (str(self.path), 'rbd', False),
             (outcome['path'], outcome['source'], outcome['inspected']))
+        self.assertRegex(
+            self.shown(str(self.path)),
+            f'^{SUMMARY % self.path}Nova did not inspect the format')
 
     def test_errors(self) -> None:
         for failure, status, message in (
@@ -103,11 +115,11 @@ class TestToPath(FetchTestCase):
         self.download.assert_not_called()
 
     def test_directory(self) -> None:
-        self.assert_fails(Status.HOST, '/no does not exist',
+        self.assert_fails(Status.HOST, '/no does not exist, or .* cannot',
                           str(self.directory / 'no/new'))
         access = self.replace(os, 'access', return_value=False)
         self.assert_fails(
-            Status.HOST, f'cannot write to {self.directory}.', str(self.path))
+            Status.HOST, f'directory {self.directory} does', str(self.path))
         access.assert_called_once_with(
             str(self.directory), os.W_OK | os.X_OK)
         self.log_in.assert_not_called()
@@ -165,6 +177,12 @@ class TestToCache(FetchTestCase):
         self.flags(disable_deep_image_inspection=True, group='workarounds')
         self.assertIs(False, self.fetch()['inspected'])
 
+    def test_summary(self) -> None:
+        self.assertEqual(SUMMARY % self.path, self.shown())
+        self.replace(nova.privsep.path, 'utime')
+        self.assertEqual(f'Image {uuids.image} is already in the cache: '
+                         f'{self.path}\n', self.shown())
+
     def test_in_the_cache_already(self) -> None:
         self.path.parent.mkdir()
         self.path.touch()
@@ -194,9 +212,87 @@ class TestToCache(FetchTestCase):
     def test_owner(self) -> None:
         self.replace(os, 'geteuid', return_value=4711)
         self.assert_fails(
-            Status.HOST, '4711 does not own .*, so nova-compute')
+            Status.HOST, f'instances_path is {self.directory}, .* does not '
+            'belong to 4711: run this command as')
         self.flags(instances_path=str(self.directory / 'no'))
         self.assert_fails(
-            Status.HOST, f'instances_path is {self.directory}/no: No such')
+            Status.HOST, f'{self.directory}/no, which does not exist')
         self.driver.assert_not_called()
         self.assertEqual([], os.listdir(self.directory))
+
+
+class TestReporter(base.CommandTestCase):
+    def report(
+        self, quiet: bool = False, kind: type[io.StringIO] = io.StringIO,
+    ) -> tuple[fetch.Reporter, str]:
+        """Report a download with a failed source; return what is shown."""
+        with self.captured(kind) as (out, err):
+            reporter = fetch.Reporter('ID', False, quiet)
+            # Each call is an update.
+            reporter._interval = 0
+            reporter.on_source_started('rbd', 10 * units.Mi)
+            reporter.on_progress(5 * units.Mi, 10 * units.Mi)
+            reporter.on_source_failed('rbd', 'no\n cable')
+            reporter.on_source_started('http', None)
+            reporter.on_progress(0, 10 * units.Mi)
+            reporter.on_progress(6 * units.Mi, None)
+            reporter.on_complete('http', transfer.Report(
+                10 * units.Mi, 3 * units.Mi, 2.00049), 'sha512')
+            reporter.clear()
+        self.assertEqual('', out.getvalue())
+        return reporter, err.getvalue()
+
+    def test_lines_and_outcome(self) -> None:
+        reporter, shown = self.report()
+        first, half, failed, second, zero, more = shown.splitlines()
+        self.assertEqual(
+            ('Downloading via rbd', 'Download via rbd failed: no cable',
+             'Downloading via http'), (first, failed, second))
+        self.assertRegex(half, r'^rbd: 5 of 10 MiB, [\d.]+ MiB/s$')
+        self.assertEqual('http: 0 of 10 MiB, 0.0 MiB/s', zero)
+        self.assertRegex(more, r'^http: 6 of \? MiB, [\d.]+ MiB/s$')
+        self.assertEqual(
+            {'result': 'ok', 'image_id': 'ID', 'path': '', 'source': 'http',
+             'failed': [{'source': 'rbd', 'reason': 'no cable'}],
+             'verified_by': 'sha512', 'bytes': 10 * units.Mi,
+             'written': 3 * units.Mi, 'seconds': 2.0, 'rate': 5.0,
+             'inspected': None},
+            reporter.result)
+
+    def test_interval(self) -> None:
+        with self.captured() as (_out, err):
+            reporter = fetch.Reporter('ID', False, False)
+            reporter.on_source_started('rbd', 10 * units.Mi)
+            reporter.on_progress(5 * units.Mi, 10 * units.Mi)
+        self.assertEqual('Downloading via rbd\n', err.getvalue())
+
+    def test_terminal(self) -> None:
+        """Only what stays is on lines of its own."""
+        _reporter, shown = self.report(kind=base.Terminal)
+        *lines, last = shown.split('\n')
+        self.assertEqual(
+            ['Download via rbd failed: no cable'],
+            [line.rpartition('\x1b[K')[2] for line in lines])
+        # The volatile line is removed.
+        self.assertRegex(last, '^\r\x1b.* MiB/s\r\x1b\\[K$')
+
+    def test_quiet(self) -> None:
+        for kind in (io.StringIO, base.Terminal):
+            self.assertEqual('', self.report(True, kind)[1])
+
+    def test_only_rbd(self) -> None:
+        for tried, message in (
+            (True, 'Image ID could not be downloaded via rbd: no cable'),
+            (False, 'Image ID could not be downloaded via rbd: Glance returns '
+             'no rbd location, see --check'),
+        ):
+            with self.captured() as (_out, err):
+                reporter = fetch.Reporter('ID', True, False)
+                if tried:
+                    reporter.on_source_started('rbd', 1)
+                    reporter.on_source_failed('rbd', 'no cable')
+                self.assert_error(
+                    command.Status.FAILED, f'^{message}$',
+                    reporter.on_source_started, 'http', 1)
+            # Only the error gives the reason.
+            self.assertNotIn('no cable', err.getvalue())

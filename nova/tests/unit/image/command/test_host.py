@@ -2,7 +2,6 @@
 
 """The configuration, the user and the login of the command."""
 
-import logging
 import os
 import pty
 import pwd
@@ -19,19 +18,12 @@ import requests_mock
 from nova import config
 from nova.image import command
 from nova.image.command import host
-from nova import test
 from nova.tests.unit.image.command import base
 
 URL = 'http://keystone.invalid/v3'
 
 
 class TestConfigure(base.CommandTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        root = logging.getLogger()
-        self.addCleanup(root.handlers.__setitem__, slice(None),
-                        list(root.handlers))
-
     def configure(self, conf: cfg.ConfigOpts, *files: str) -> None:
         """Configure, without an effect on the tests' own configuration."""
         def parse(argv: list[str], **_options: object) -> None:
@@ -40,7 +32,7 @@ class TestConfigure(base.CommandTestCase):
 
         with (mock.patch.object(host, 'CONF', conf),
               mock.patch.object(config, 'parse_args', side_effect=parse)):
-            host.configure(files, [], False)
+            host.configure(list(files), [], False)
 
     def conf(self, text: str) -> str:
         path = self.make_directory() / 'nova.conf'
@@ -58,9 +50,6 @@ class TestConfigure(base.CommandTestCase):
         self.configure(conf, path)
         with mock.patch.object(host, 'CONF', conf):
             self.assertEqual([path], host.config_files())
-        # Only the command itself writes to standard error.
-        [handler] = logging.getLogger().handlers
-        self.assertIsInstance(handler, logging.NullHandler)
 
     def test_debug(self) -> None:
         """Nova's log goes to standard error, and only there."""
@@ -82,7 +71,7 @@ class TestConfigure(base.CommandTestCase):
             ([self.conf('[glance]\nnumber = many\n')],
              'Value for option number .* is not valid'),
             ([self.conf('[libvirt]\nnumber = many\n')], 'is not valid'),
-            ([], 'There is no nova.conf in the directories'),
+            ([], 'There is no nova.conf: use --config-file'),
         ):
             self.assert_error(command.Status.HOST, words, self.configure,
                               self.options(), *files)
@@ -91,9 +80,7 @@ class TestConfigure(base.CommandTestCase):
 class TestUser(base.CommandTestCase):
     def setUp(self) -> None:
         super().setUp()
-        directory = self.make_directory()
-        self.flags(instances_path=str(directory),
-                   state_path=str(directory / 'state'))
+        self.flags(instances_path='/instances', state_path='/state')
         self.calls: list[str] = []
         for name in ('initgroups', 'setresgid', 'setresuid', 'chdir'):
             self.replace(os, name, side_effect=lambda *args, name=name:
@@ -102,34 +89,42 @@ class TestUser(base.CommandTestCase):
         self.stat = self.replace(os, 'stat')
         self.replace(os, 'environ', new={})
 
+    def own(self, owners: dict[str, int]) -> None:
+        """Let directories exist and belong to these users."""
+        def stat(path: str) -> mock.Mock:
+            if path not in owners:
+                raise FileNotFoundError
+            return mock.Mock(st_uid=owners[path])
+
+        self.stat.side_effect = stat
+
     def test_root_becomes_the_owner(self) -> None:
         entry = pwd.struct_passwd(
             ('nova', 'x', 162, 163, '', '/var/lib/nova', ''))
         getpwuid = self.replace(pwd, 'getpwuid', return_value=entry)
-        owner = mock.Mock(st_uid=162)
         # The state has the same owner where there are no instances.
-        for found in ([owner], [FileNotFoundError(), owner]):
+        for owners in ({'/instances': 162, '/state': 1}, {'/state': 162}):
             self.calls.clear()
-            self.stat.side_effect = found
+            self.own(owners)
             host.become_service()
             # The groups first: later there is no right to change them.
             self.assertEqual(
                 ["initgroups('nova', 163)", 'setresgid(163, 163, 163)',
                  'setresuid(162, 162, 162)', "chdir('/',)"], self.calls)
-        getpwuid.assert_called_with(162)
+        self.assertEqual([mock.call(162)] * 2, getpwuid.call_args_list)
         self.assertEqual({'HOME': '/var/lib/nova', 'USER': 'nova',
                           'LOGNAME': 'nova'}, dict(os.environ))
 
     def test_stays(self) -> None:
-        for uid, found in (
-                (1000, [mock.Mock(st_uid=162)]), (0, [mock.Mock(st_uid=0)]),
-                (0, FileNotFoundError())):
-            self.uid.return_value, self.stat.side_effect = uid, found
+        for uid, owners in (
+                (1000, {'/instances': 162}), (0, {'/instances': 0}), (0, {})):
+            self.uid.return_value = uid
+            self.own(owners)
             host.become_service()
         self.assertEqual([], self.calls)
 
     def test_owner_is_unknown(self) -> None:
-        self.stat.return_value.st_uid = 4711
+        self.own({'/instances': 4711})
         self.replace(pwd, 'getpwuid', side_effect=KeyError)
         self.assert_error(
             command.Status.HOST, 'belongs to the user ID 4711, which does not '
@@ -146,8 +141,13 @@ def has_terminal() -> bool:
     return True
 
 
-class TestTerminal(test.NoDBTestCase):
+class TestTerminal(base.CommandTestCase):
     """In processes of their own, on a terminal of their own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.replace(host.priv_context, 'init')
+        self.replace(host.objects, 'register_all')
 
     def leave(self, first: bool) -> str:
         """Return whether there was a terminal before and after.
@@ -162,7 +162,7 @@ class TestTerminal(test.NoDBTestCase):
                     os.waitpid(child, 0)
                 else:
                     before = has_terminal()
-                    host._leave_terminal()
+                    host.prepare()
                     os.write(1, b'%d %d.' % (before, has_terminal()))
             finally:
                 os._exit(0)
@@ -238,7 +238,3 @@ class TestLogin(base.CommandTestCase):
         for method in (self.requests.get, self.requests.post):
             method(requests_mock.ANY, exc=ks_exc.ConnectFailure('no answer'))
         self.assert_refused('no answer')
-
-        self.replace(ks_loading, 'load_auth_from_conf_options',
-                     return_value=object())
-        self.assert_refused('does not log in to Keystone')

@@ -3,6 +3,7 @@
 """The command line, and the ways in which the command can end."""
 
 from collections.abc import Callable
+import logging
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from nova.image import command
 from nova.image.command import checks
 from nova.image.command import fetch
 from nova.image.command import host
-from nova.image.command import main
+from nova.image import glance
 import nova.monkey_patch
 import nova.privsep
 from nova.tests.unit.image.command import base
@@ -28,6 +29,7 @@ class TestMain(base.CommandTestCase):
         super().setUp()
         # These change the process.
         self.signal = self.replace(signal, 'signal')
+        self.add_handler = self.replace(logging.getLogger(), 'addHandler')
         self.configure = self.replace(host, 'configure')
         self.become_service = self.replace(host, 'become_service')
         self.replace(host, 'prepare')
@@ -40,7 +42,7 @@ class TestMain(base.CommandTestCase):
         """Exit status, standard output and standard error."""
         with self.captured() as (out, err):
             try:
-                status = main.main(argv)
+                status = command.main(list(argv))
             except SystemExit as exc:
                 status = int(exc.code or 0)
         return status, out.getvalue(), err.getvalue()
@@ -49,8 +51,8 @@ class TestMain(base.CommandTestCase):
         for reason, argv in (
             ('IMAGE_ID is missing', ()),
             ('IMAGE_ID is missing', ('--json',)),
-            ("'debian-12' is not an image ID", ('debian-12',)),
-            ("'../x' is not an image ID", ('../x',)),
+            ("invalid UUID value: 'debian-12'", ('debian-12',)),
+            ("invalid UUID value: '../x'", ('../x',)),
             ('not allowed with', ('--to', 'x', '--cache', uuids.image)),
             ('not allowed with', ('--to', 'x', '--check', uuids.image)),
             ('has no effect', ('--check', '--source', 'rbd')),
@@ -76,17 +78,20 @@ class TestMain(base.CommandTestCase):
             '--check', '--config-file', 'a', '--config-file', 'b',
             '--config-dir', 'c', '--debug')
         self.configure.assert_called_once_with(['a', 'b'], ['c'], True)
+        # Without --debug, only the command writes to standard error.
+        self.add_handler.assert_called_once()
+        self.assertIsInstance(
+            self.add_handler.call_args.args[0], logging.NullHandler)
 
     def test_a_path_is_of_the_directory_it_was_given_in(self) -> None:
-        to_path = self.replace(
-            fetch, 'to_path', side_effect=command.CommandError('no'))
+        run = self.replace(fetch, 'run', side_effect=command.CommandError(''))
         directory = os.getcwd()
         self.addCleanup(os.chdir, directory)
         # Becoming the service's user leads elsewhere.
         self.become_service.side_effect = lambda: os.chdir('/')
         self.run_command('--to', 'a-new-file', uuids.image)
-        self.assertEqual(os.path.join(directory, 'a-new-file'),
-                         to_path.call_args.args[2])
+        self.assertEqual((uuids.image, os.path.join(directory, 'a-new-file')),
+                         run.call_args.args[:2])
 
     def ends(self, failure: BaseException | Callable[..., ty.Any],
              *argv: str) -> tuple[int, str, str]:
@@ -95,8 +100,8 @@ class TestMain(base.CommandTestCase):
 
     def test_errors(self) -> None:
         for failure, status, message in (
-            (command.CommandError('There is none.', command.Status.IMAGE), 4,
-             'There is none.'),
+            (command.CommandError('There\n is none.', command.Status.IMAGE),
+             4, 'There is none.'),
             (KeyboardInterrupt(), 130, 'interrupted'),
             (ZeroDivisionError('one\nmore'), 1,
              'ZeroDivisionError: one more (see --debug)'),
@@ -117,7 +122,7 @@ class TestMain(base.CommandTestCase):
             jsonutils.loads(out))
 
     def test_terminated(self) -> None:
-        def terminate(*_args: object) -> None:
+        def terminate(*_args: object, **_options: object) -> None:
             handlers = {call.args[0]: call.args[1]
                         for call in self.signal.call_args_list}
             handlers[signal.SIGTERM](signal.SIGTERM, None)
@@ -137,9 +142,9 @@ class TestMain(base.CommandTestCase):
                 done = subprocess.run(
                     [sys.executable, '-c',
                      'import sys\n'
-                     'from nova.image.command import main\n'
-                     'main._run = print\n'
-                     f'sys.exit(main.main(["{option}"]))'],
+                     'from nova.image import command\n'
+                     'command._run = print\n'
+                     f'sys.exit(command.main(["{option}"]))'],
                     stdout=writer, stderr=subprocess.PIPE, timeout=60,
                     env=os.environ | {'PYTHONUNBUFFERED': ''})
             finally:
@@ -148,23 +153,28 @@ class TestMain(base.CommandTestCase):
 
     def test_check(self) -> None:
         run = self.replace(checks.Checks, 'run')
-        for verdict, expected in ((checks.Verdict.OK, 0),
-                                  (checks.Verdict.WARNING, 0),
-                                  (checks.Verdict.FAILED, 1)):
-            run.return_value = [
-                checks.Finding('Name', verdict, 'detail', 'remedy')]
+        for verdict, expected in (
+                (checks.OK, 0), (checks.WARNING, 0), (checks.FAILED, 1)):
+            run.return_value = [{'check': 'Name', 'verdict': verdict,
+                                 'detail': 'detail', 'remedy': 'remedy'}]
             status, out, err = self.run_command('--check', uuids.image)
             self.assertEqual((expected, ''), (status, err))
             self.assertIn('detail', out)
+            status, out, err = self.run_command('--check', '--json')
+            self.assertEqual((expected, ''), (status, err))
+            self.assertEqual(
+                {'result': 'failed' if expected else 'ok',
+                 'checks': run.return_value}, jsonutils.loads(out))
 
     def test_download(self) -> None:
-        self.replace(fetch, 'check_path')
         self.replace(fetch, 'to_cache', return_value='/there')
-        to_path = self.replace(fetch, 'to_path')
-        for argv, path in ((('--to', '/nonexistent'), '/nonexistent'),
+        to_path = self.replace(glance.GlanceImageServiceV2, 'download')
+        for argv, path in ((('--to', '/tmp/none'), '/tmp/none'),
                            (('--cache',), '/there'), ((), '/there')):
             status, out, err = self.run_command(uuids.image, '--json', *argv)
             self.assertEqual((0, ''), (status, err))
             self.assertEqual(path, jsonutils.loads(out)['path'])
-        to_path.assert_called_once_with(
-            mock.ANY, uuids.image, '/nonexistent', mock.ANY)
+            status, out, err = self.run_command(uuids.image, *argv)
+            self.assertEqual((0, ''), (status, err))
+            self.assertIn(f'in the cache: {path}\n', out)
+        self.assertEqual(2, to_path.call_count)
