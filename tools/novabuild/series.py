@@ -105,7 +105,7 @@ STEPS = (
         'It fetches an image as nova-compute does, or checks whether images '
         'can be fetched directly on this host.',
         ('nova/image/command/*', f'{_UNIT}image/command/*', 'pyproject.toml',
-         'setup.cfg', 'requirements.txt',
+         'setup.cfg',
          'releasenotes/notes/nova-image-fetch-*')),
 )
 

@@ -17,21 +17,13 @@ class MetadataTestCase(base.TestCase):
         released = standard.Metadata.from_email(base.METADATA)
         for field, value in (
                 ('version', '1.2.0+rbd.1'), ('summary', 'A whole Nova'),
+                ('requires_python', '>=3.11'),
                 ('description', 'Ours \u20ac\n======\n')):
             self.assertEqual(value, str(getattr(merged, field)))
         for field in ('classifiers', 'requires_dist', 'license_files',
-                      'requires_python', 'description_content_type', 'name'):
+                      'description_content_type', 'name'):
             self.assertEqual(
                 getattr(released, field), getattr(merged, field))
-
-    def test_requirements(self):
-        self.configure(rest=(
-            '[options]\npython_requires = >=3.12\n'
-            'install_requires =\n    pbr>=5.8.0\n    oslo.log>=4\n'))
-        merged = self._merged()
-        self.assertEqual('>=3.12', str(merged.requires_python))
-        self.assertEqual(['pbr>=5.8.0', 'oslo.log>=4'],
-                         [str(each) for each in merged.requires_dist or ()])
 
     def test_invalid_result(self):
         released = base.METADATA.replace('2.4', '9.9').encode()
@@ -44,12 +36,9 @@ class MetadataTestCase(base.TestCase):
         self.assertIn('requires-dist', own.dynamic or [])
 
     def test_entry_points(self):
-        self.configure(rest=(
-            '[options.entry_points]\na =\n    change = m:new\n'
-            'c =\n    Add = m:a\n'))
         merged = metadata.entry_points(
-            '[b]\nx = m:x\n\n[a]\nKeep = m:k\nchange = m:old\n',
-            self.project())
+            '[d]\nx = m:x\n\n[console_scripts]\nz = m:Z\n'
+            'nova-Fetch = m:old\n', self.project())
         self.assertEqual(
-            '[a]\nKeep = m:k\nchange = m:new\n\n[b]\nx = m:x\n\n'
-            '[c]\nAdd = m:a\n', merged.decode())
+            f'[console_scripts]\n{base.SCRIPT}\nz = m:Z\n\n[d]\nx = m:x\n',
+            merged.decode())
