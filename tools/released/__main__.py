@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 import sys
-import time
 
-TOOLS = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOOLS))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from novabuild import errors  # noqa: E402
 from novabuild import project  # noqa: E402
@@ -23,9 +21,8 @@ from released import comparison  # noqa: E402
 from released import exemptions  # noqa: E402
 from released import runs  # noqa: E402
 from released import selection  # noqa: E402
-from released import table  # noqa: E402
-from suites import counting  # noqa: E402
 from suites import loading  # noqa: E402
+from suites import results  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
@@ -37,31 +34,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         '--mode', choices=selection.MODES,
         help='concurrency mode; default: that of nova-compute in the release')
-    parser.add_argument(
-        '-v', '--verbose', action='store_true',
-        help='show whole tracebacks, and each test that fails on both sides')
     options = parser.parse_args(arguments)
     try:
-        status, counts = _compare(
-            options.extent == 'fast', options.mode, options.verbose)
-    except (errors.BuildError, loading.SuiteError,
-            selection.SelectionError) as exc:
+        status, counts = _compare(options.extent == 'fast', options.mode)
+    except (errors.BuildError, loading.SuiteError) as exc:
         print(exc, file=sys.stderr)
-        status, counts = 1, None
-    counting.save(f'released-{options.extent}', counts, status)
+        status, counts = 1, results.Counts(0, 1, 0)
+    results.save(f'released-{options.extent}', counts)
     return status
 
 
-def _compare(
-    fast: bool, mode: str | None, verbose: bool,
-) -> tuple[int, counting.Counts]:
-    began = time.monotonic()
+def _compare(fast: bool, mode: str | None) -> tuple[int, results.Counts]:
     ours = project.load(loading.ROOT)
     release = ours.release.version
     mode = mode or selection.default_mode(release)
     with runs.sides(ours) as both:
-        modules = selection.released_modules(both[0].folder)
-        chosen = runs.chosen(modules, mode, fast)
+        chosen = runs.chosen(
+            selection.released_modules(both[0].folder), mode, fast)
         groups = {module: group for run in chosen
                   for module, group in run.groups.items()}
         # A fast comparison cannot judge the exemptions of other groups.
@@ -77,14 +66,9 @@ def _compare(
                 selection.group_of(test, run.groups) in run.groups.values()
                 for test in suspects)]
             compared = compared.after(_run(again, both, exempt, suspects))
-    minutes = (time.monotonic() - began) / 60
     print(f'\nTests of Nova {release}, on that release and on {ours.version}; '
-          f'{mode}; {minutes:.1f} minutes\n')
-    print(table.table(compared, groups), end='\n\n')
-    for name in selection.absent(modules):
-        print(f'Not in this release: {name}.')
-    for line in table.findings(compared, verbose):
-        print(line)
+          f'{mode}\n')
+    print(compared.table(groups), *compared.findings(), sep='\n')
     return int(compared.is_bad()), compared.counts()
 
 
@@ -92,8 +76,8 @@ def _run(
     chosen: Sequence[runs.Run], both: Sequence[runs.Side],
     exempt: Mapping[str, str], only: Collection[str] = (),
 ) -> comparison.Comparison:
-    pristine: runs.Results = {}
-    ours: runs.Results = {}
+    pristine: results.Results = {}
+    ours: results.Results = {}
     idle = []
     for run in chosen:
         of_pristine, of_ours = runs.run(run, both, only)

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from packaging import version
 
+from suites import loading
+
 UNIT = 'nova.tests.unit'
 FUNCTIONAL = 'nova.tests.functional'
 NO_GROUP = 'no test'
 """Group of failures before any test was loaded."""
-
-
 MODES = ('threads', 'eventlet')
 """Concurrency modes of nova-compute."""
 
@@ -105,10 +105,6 @@ PARTS = (
 )
 
 
-class SelectionError(Exception):
-    """The list above does not fit the release."""
-
-
 def released_modules(folder: pathlib.Path) -> list[str]:
     """Return the modules of tests of the Nova in a folder."""
     top = folder / 'nova/tests'
@@ -124,27 +120,19 @@ def grouped(
 
     A module is in the first group that matches it.
 
-    :raises SelectionError: a group matches no module
+    :raises SuiteError: a group matches no module
     """
     chosen: dict[str, str] = {}
     for group in groups:
-        taken = [module for module in modules
-                 if any(_is_in(module, prefix) for prefix in group.prefixes)]
+        taken = [module for module in modules if f'{module}.'.startswith(
+            tuple(f'{prefix}.' for prefix in group.prefixes))]
         if not taken:
-            raise SelectionError(
+            raise loading.SuiteError(
                 f'The release has no tests of the group "{group.name}". '
                 'Correct tools/released/selection.py.')
         for module in taken:
             chosen.setdefault(module, group.name)
     return chosen
-
-
-def absent(modules: Sequence[str]) -> list[str]:
-    """Return the prefixes that match no module of this release."""
-    return sorted(
-        prefix for part in PARTS for group in part.groups
-        for prefix in group.prefixes
-        if not any(_is_in(module, prefix) for module in modules))
 
 
 def group_of(test: str, chosen: Mapping[str, str]) -> str:
@@ -154,7 +142,3 @@ def group_of(test: str, chosen: Mapping[str, str]) -> str:
         if f'{module}.' in test:
             return group
     return NO_GROUP
-
-
-def _is_in(module: str, prefix: str) -> bool:
-    return f'{module}.'.startswith(f'{prefix}.')

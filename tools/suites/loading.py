@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Find the tests of a suite in the installed Nova, or in the lab."""
+"""Find tests: in the installed Nova, in the installed lab, or in tools/."""
 
 from collections.abc import Collection
 import importlib.util
@@ -19,13 +19,16 @@ class SuiteError(Exception):
     """The suite cannot be loaded. The message tells the user what to do."""
 
 
-def ours(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
+def loaded(loader: unittest.TestLoader, folder: str) -> unittest.TestSuite:
     """Load the tests in this tree's files below a folder.
 
     :param folder: path below the root of the tree, with slashes
     :raises SuiteError: there are none, or the installed Nova was not built
         from this tree
     """
+    if folder.startswith('tools/'):
+        return loader.discover(
+            str(ROOT / folder), top_level_dir=str(ROOT / 'tools'))
     installed = installed_overlay()
     if folder.startswith('lab/'):
         installed = installed_lab()

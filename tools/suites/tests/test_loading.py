@@ -36,13 +36,14 @@ class LoadingTestCase(testtools.TestCase):
 
     def _error(self) -> str:
         return str(self.assertRaises(
-            loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit'))
+            loading.SuiteError, loading.loaded, self.loader,
+            'nova/tests/unit'))
 
     def test_ours(self):
         for name in ('unit/image/test_b', 'unit/test_a', 'unit/base',
                      'unit/not_test_d', 'functional/test_c'):
             self._write(f'nova/tests/{name}.py')
-        loading.ours(self.loader, 'nova/tests/unit')
+        loading.loaded(self.loader, 'nova/tests/unit')
         self.load.assert_called_once_with(
             ['nova.tests.unit.image.test_b', 'nova.tests.unit.test_a'])
 
@@ -63,7 +64,7 @@ class LoadingTestCase(testtools.TestCase):
         self._write('lab/constraints.txt')
         self._write('lab/tests/unit/test_a.py')
         (self.root / 'lab/pyproject.toml').write_text('')
-        loading.ours(self.loader, 'lab/tests/unit')
+        loading.loaded(self.loader, 'lab/tests/unit')
         self.load.assert_called_once_with(['lab.tests.unit.test_a'])
 
     def test_another_lab_is_installed(self):
