@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         prog='python tools/released', description=__doc__)
     parser.add_argument(
         'extent', choices=['fast', 'whole'],
-        help='the groups closest to the change, or all')
+        help='the tests closest to the change, or all')
     parser.add_argument(
         '--mode', choices=selection.MODES,
         help='concurrency mode; default: that of nova-compute in the release')
@@ -51,24 +51,20 @@ def _compare(fast: bool, mode: str | None) -> tuple[int, results.Counts]:
     with runs.sides(ours) as both:
         chosen = runs.chosen(
             selection.released_modules(both[0].folder), mode, fast)
-        groups = {module: group for run in chosen
-                  for module, group in run.groups.items()}
-        # A fast comparison cannot judge the exemptions of other groups.
+        # A fast comparison cannot judge the exemptions of other modules.
         exempt = {
             test: reason
             for test, reason in exemptions.of(str(release)).items()
-            if not fast or selection.group_of(test, groups) in groups.values()}
+            if not fast or any(run.has(test) for run in chosen)}
         compared = _run(chosen, both, exempt)
         suspects = compared.regressions()
         if suspects:
             print(f'\n{len(suspects)} tests differ; they run again, alone.\n')
-            again = [run for run in chosen if any(
-                selection.group_of(test, run.groups) in run.groups.values()
-                for test in suspects)]
+            again = [run for run in chosen if any(map(run.has, suspects))]
             compared = compared.after(_run(again, both, exempt, suspects))
     print(f'\nTests of Nova {release}, on that release and on {ours.version}; '
-          f'{mode}\n')
-    print(compared.table(groups), *compared.findings(), sep='\n')
+          f'{mode}:')
+    print(*compared.findings(), sep='\n')
     return int(compared.is_bad()), compared.counts()
 
 

@@ -9,16 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from dataclasses import field
 
-import prettytable
-
-from released import selection
 from suites import results
 
-_COLUMNS = (
-    'tests of', 'number', 'pristine passed', 'pristine failed',
-    'pristine skipped', 'ours passed', 'ours failed', 'ours skipped',
-    'exempt', 'regressions',
-)
 _NOT_RUN = results.Result(results.NOT_RUN)
 
 
@@ -58,7 +50,16 @@ class Comparison:
         return bool(self.regressions() or self.problems())
 
     def findings(self) -> Iterator[str]:
-        """Return lines with the details of the table's numbers."""
+        """Return the lines to print."""
+        for name, side in (('the release', self.of_pristine),
+                           ('ours', self.of_ours)):
+            counts = results.count(map(side, self.tests))
+            # A test that did not run has not passed.
+            failed = len(self.tests) - counts.passed - counts.skipped
+            yield (f'On {name}: {counts.passed} passed, {failed} failed, '
+                   f'{counts.skipped} skipped.')
+        yield (f'{len(self.exempt)} exempt, {len(self.regressions())} '
+               'regressions.')
         for test in self.regressions():
             result = self.of_ours(test)
             yield (f'REGRESSION {test}: {self.of_pristine(test).outcome} on '
@@ -68,35 +69,6 @@ class Comparison:
             yield f'PROBLEM {problem}'
         for test, excuse in sorted(self.unreliable.items()):
             yield f'Unreliable: {test} did worse on ours; {excuse}.'
-
-    def table(self, groups: Mapping[str, str]) -> prettytable.PrettyTable:
-        """Return a table in Markdown, with a row for each group and for all.
-
-        :param groups: names of the groups, by module of tests
-        """
-        shown = prettytable.PrettyTable(_COLUMNS)
-        shown.set_style(prettytable.TableStyle.MARKDOWN)
-        shown.align = 'r'
-        shown.align['tests of'] = 'l'
-        members: dict[str, set[str]] = {
-            name: set() for name in groups.values()}
-        for test in self.tests:
-            name = selection.group_of(test, groups)
-            members.setdefault(name, set()).add(test)
-        for name, tests in (*members.items(), ('all', {*self.tests})):
-            shown.add_row([name, *self._row(tests)])
-        return shown
-
-    def _row(self, tests: set[str]) -> Iterator[int]:
-        yield len(tests)
-        for side in (self.of_pristine, self.of_ours):
-            counts = results.count(map(side, tests))
-            # A test that did not run has not passed.
-            yield counts.passed
-            yield len(tests) - counts.passed - counts.skipped
-            yield counts.skipped
-        yield len(tests & self.exempt.keys())
-        yield len(tests.intersection(self.regressions()))
 
     def after(self, again: 'Comparison') -> 'Comparison':
         """Return this comparison, corrected by a second run of regressions.

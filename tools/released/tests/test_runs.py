@@ -19,11 +19,10 @@ IMAGE = 'nova.tests.unit.image.test_glance'
 COMPUTE = 'nova.tests.unit.compute.test_api'
 PROFILER = 'nova.tests.unit.test_profiler'
 PARTS = (
-    selection.Part('unit', (
-        selection.Group('image', ('nova.tests.unit.image',), fast=True),
-        selection.Group('compute', ('nova.tests.unit.compute',)))),
-    selection.Part('profiler', (
-        selection.Group('profiler', (PROFILER,)),), {'TEST_OSPROFILER': '1'}),
+    selection.Part('unit', ('nova.tests.unit.image', COMPUTE),
+                   ('nova.tests.unit.image',)),
+    selection.Part('profiler', (PROFILER,),
+                   environment={'TEST_OSPROFILER': '1'}),
 )
 TESTS = """\
 import os
@@ -74,10 +73,10 @@ class ChosenTestCase(testtools.TestCase):
 
     def test_chosen(self):
         [unit] = self._chosen(fast=True)
-        self.assertEqual({IMAGE: 'image'}, unit.groups)
+        self.assertEqual([IMAGE], unit.modules)
         unit, profiler = self._chosen(fast=False)
-        self.assertEqual({IMAGE: 'image', COMPUTE: 'compute'}, unit.groups)
-        self.assertEqual({PROFILER: 'profiler'}, profiler.groups)
+        self.assertEqual([COMPUTE, IMAGE], unit.modules)
+        self.assertEqual([PROFILER], profiler.modules)
         self.assertNotIn('TEST_OSPROFILER', unit.environment)
         self.assertEqual('1', profiler.environment['TEST_OSPROFILER'])
         for run in (unit, profiler):
@@ -103,7 +102,7 @@ class RunTestCase(testtools.TestCase):
         self.pristine, self.ours = self.both = [
             runs.Side(name, self.top / name) for name in ('pristine', 'ours')]
         self.run_of = runs.Run(
-            'unit', {f'nova.test_{name}': name for name in 'abcd'},
+            'unit', [f'nova.test_{name}' for name in 'abcd'],
             {'ASKED': 'yes'})
         for side in self.both:
             self._write(side, '__init__', '')
@@ -114,6 +113,13 @@ class RunTestCase(testtools.TestCase):
         path = side.folder / f'nova/{module}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+    def test_has(self):
+        for test, has in (('nova.test_a.ATestCase.test_a', True),
+                          ('setUpClass (nova.test_b.ATestCase)', True),
+                          ('nova.test_c.not_loaded', True),
+                          ('nova.test_another.ATestCase.test_a', False)):
+            self.assertEqual(has, self.run_of.has(test))
 
     def test_comparison(self):
         self._write(self.ours, 'test_b', TESTS.format('self.fail("of ours")'))
