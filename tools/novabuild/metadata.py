@@ -55,7 +55,7 @@ def own(ours: project.Project) -> bytes:
 
 def entry_points(released: str, ours: project.Project) -> bytes:
     """Return the ``entry_points.txt`` of the release with our entry points."""
-    groups = project.entry_points(released)
+    groups = project.parsed(released)
     groups.read_dict({project.SCRIPTS: ours.scripts})
     return '\n'.join(
         f'[{group}]\n' + ''.join(

@@ -66,14 +66,14 @@ def load(root: pathlib.Path, wanted: str | None = None) -> Project:
     path = root / 'setup.cfg'
     try:
         return _project(
-            root, entry_points(path.read_text(encoding='utf-8')),
+            root, parsed(path.read_text(encoding='utf-8')),
             wanted or os.environ.get(RELEASE_VARIABLE))
     except (OSError, ValueError, configparser.Error) as exc:
         raise errors.BuildError(f'{path}: {exc}') from exc
 
 
-def entry_points(text: str) -> configparser.RawConfigParser:
-    """Parse an ``entry_points.txt``, or another file of that form."""
+def parsed(text: str) -> configparser.RawConfigParser:
+    """Parse a file like setup.cfg, or like entry_points.txt of a wheel."""
     parser = configparser.RawConfigParser(delimiters=('=',))
     # Names of entry points are case-sensitive.
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -115,7 +115,7 @@ def _project(
         readme=(root / readme.strip()).read_text(encoding='utf-8'),
         requires_python=str(specifiers.SpecifierSet(
             parser.get('options', 'python_requires'))),
-        scripts=dict(entry_points(f'[{SCRIPTS}]{scripts}')[SCRIPTS]),
+        scripts=dict(parsed(f'[{SCRIPTS}]{scripts}')[SCRIPTS]),
         release=Release(
             version.Version(chosen),
             _sha256(parser, pins[chosen], 'sha256'),

@@ -74,14 +74,11 @@ def _run(
 ) -> comparison.Comparison:
     pristine: results.Results = {}
     ours: results.Results = {}
-    idle = []
     for run in chosen:
         of_pristine, of_ours = runs.run(run, both, only)
         pristine |= of_pristine
         ours |= of_ours
-        if comparison.is_idle(of_pristine):
-            idle.append(run.name)
-    return comparison.Comparison(pristine, ours, exempt, idle=tuple(idle))
+    return comparison.Comparison(pristine, ours, exempt, selected=chosen)
 
 
 if __name__ == '__main__':

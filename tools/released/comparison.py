@@ -4,11 +4,13 @@
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from collections.abc import Set
 import dataclasses
 from dataclasses import dataclass
 from dataclasses import field
 
+from released import runs
 from suites import results
 
 _NOT_RUN = results.Result(results.NOT_RUN)
@@ -24,8 +26,7 @@ class Comparison:
     """Reasons of exemptions, by test ID."""
     unreliable: Mapping[str, str] = field(default_factory=dict)
     """Reasons to ignore a failure, from a second run, by test ID."""
-    idle: tuple[str, ...] = ()
-    """Runs in which no test passed on the release."""
+    selected: Sequence[runs.Run] = ()
 
     @property
     def tests(self) -> Set[str]:
@@ -108,8 +109,10 @@ class Comparison:
         return ''
 
     def _of_release(self) -> Iterator[str]:
-        for name in self.idle:
-            yield f'No test of the run "{name}" passed on the release.'
+        for run in self.selected:
+            if not any(_passes(result) and run.has(test)
+                       for test, result in self.pristine.items()):
+                yield f'No test of the run "{run.name}" passed on the release.'
         for test, result in sorted(self.pristine.items()):
             if test.endswith('.not_loaded'):
                 yield (f'{test.removesuffix(".not_loaded")} cannot be '
@@ -128,11 +131,6 @@ class Comparison:
                 yield f'{test} is exempt, but fails on the release too.'
             elif _passes(self.of_ours(test)):
                 yield f'{test} is exempt, but passes. Remove the exemption.'
-
-
-def is_idle(side: results.Results) -> bool:
-    """Return True if no test passed."""
-    return not any(map(_passes, side.values()))
 
 
 def last_line(result: results.Result) -> str:

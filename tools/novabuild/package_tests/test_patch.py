@@ -40,7 +40,7 @@ def described(entries: archive.Entries, version: object) -> dict[str, object]:
         text)[0] if name not in OWN_FIELDS}
     return found | {
         'requires_dist': sorted(map(str, fields.requires_dist or ())),
-        'entry_points': project.entry_points(
+        'entry_points': project.parsed(
             entries[f'{info}/entry_points.txt'].data.decode())}
 
 

@@ -3,6 +3,7 @@
 import testtools
 
 from released import comparison
+from released import runs
 from suites import results
 
 PASSED = results.Result(results.PASSED)
@@ -49,16 +50,17 @@ class ProblemsTestCase(testtools.TestCase):
         self.assertFalse(compared.is_bad())
 
     def test_idle_run(self):
-        compared = comparison.Comparison(
-            {'a': PASSED}, {'a': PASSED}, idle=('functional',))
-        self.assertEqual(
-            ['No test of the run "functional" passed on the release.'],
-            compared.problems())
-        self.assertTrue(compared.is_bad())
-        self.assertTrue(compared.after(compared).is_bad())
         for found, idle in (({}, True), ({'a': FAILED, 'b': SKIPPED}, True),
                             ({'a': FAILED, 'b': PASSED}, False)):
-            self.assertEqual(idle, comparison.is_idle(found))
+            found = {f'm.{name}': result for name, result in found.items()}
+            compared = comparison.Comparison(
+                found | {'other.a': PASSED}, found | {'other.a': PASSED},
+                selected=[runs.Run('functional', ['m'], {})])
+            self.assertEqual(
+                ['No test of the run "functional" passed on the release.'
+                 ] * idle, compared.problems())
+            self.assertEqual(idle, compared.is_bad())
+            self.assertEqual(idle, compared.after(compared).is_bad())
 
     def test_each(self):
         good = {'a': PASSED}
