@@ -15,7 +15,6 @@ from novabuild import project
 from novabuild import tree
 from novabuild import whole
 from released import selection
-from released import suite
 from suites import loading
 from suites import results
 
@@ -97,9 +96,8 @@ def run(
         for side in both:
             print(f'Tests of "{run.name}", {side.name}:', flush=True)
             _status, of_side = results.run(
-                f'released-{run.name}-{side.name}', 'released/suite', options,
-                {**run.environment, 'PYTHONPATH': str(side.folder),
-                 suite.MODULES_VARIABLE: ' '.join(run.modules)},
+                f'released-{run.name}-{side.name}', run.modules, options,
+                {**run.environment, 'PYTHONPATH': str(side.folder)},
                 # Without recorded times, the processes run the same tests.
                 folder=side.folder, forget=True)
             found.append(of_side)

@@ -19,7 +19,6 @@ from novabuild import project  # noqa: E402
 from novabuild import whole  # noqa: E402
 from suites import loading  # noqa: E402
 from suites import results  # noqa: E402
-from suites import suite  # noqa: E402
 
 THREADS = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
 EVENTLET = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}
@@ -32,23 +31,23 @@ DIFFERENCES = (
 
 
 class Suite(NamedTuple):
-    folders: str
+    folders: tuple[str, ...]
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
 
 
 SUITES = {
     # The default mode of nova-compute.
-    'unit': Suite('nova/tests/unit', environment=THREADS),
-    'unit-eventlet': Suite('nova/tests/unit', environment=EVENTLET),
+    'unit': Suite(('nova/tests/unit',), environment=THREADS),
+    'unit-eventlet': Suite(('nova/tests/unit',), environment=EVENTLET),
     # The default mode of older releases.
-    'others': Suite('nova/tests/unit', (DIFFERENCES,), EVENTLET),
-    'lab': Suite('lab/tests/unit', environment=THREADS),
-    'tools': Suite('tools/checkout tools/novabuild/tests tools/released/tests '
-                   'tools/suites/tests'),
+    'others': Suite(('nova/tests/unit',), (DIFFERENCES,), EVENTLET),
+    'lab': Suite(('lab/tests/unit',), environment=THREADS),
+    'tools': Suite(('tools/checkout', 'tools/novabuild/tests',
+                    'tools/released/tests', 'tools/suites/tests')),
     # These tests measure times: two labs at once are too slow on two cores.
-    'functional': Suite('lab/tests/functional', ('--serial',), THREADS),
-    'package': Suite('tools/novabuild/package_tests'),
+    'functional': Suite(('lab/tests/functional',), ('--serial',), THREADS),
+    'package': Suite(('tools/novabuild/package_tests',)),
 }
 
 
@@ -70,10 +69,9 @@ def _run(
     """Return the exit status and the counts of a suite."""
     folders, own_options, own_environment = SUITES[name]
     status, found = results.run(
-        name, 'suites/suite', (*own_options, *options), {
+        name, folders, (*own_options, *options), {
             # The checkout contains lab/, but the installed package is tested.
-            'PYTHONSAFEPATH': '1', suite.FOLDERS_VARIABLE: folders,
-            **own_environment, **environment})
+            'PYTHONSAFEPATH': '1', **own_environment, **environment})
     return status, results.judge(results.count(found.values()), status)
 
 

@@ -20,6 +20,7 @@ import subunit
 import testtools
 
 from suites import loading
+from suites import suite
 
 PASSED = 'passed'
 FAILED = 'failed'
@@ -51,19 +52,18 @@ class Counts(NamedTuple):
 
 
 def run(
-    name: str, start: str, options: Sequence[str],
+    name: str, tests: Iterable[str], options: Sequence[str],
     environment: Mapping[str, str], folder: pathlib.Path | None = None,
     forget: bool = False,
 ) -> tuple[int, Results]:
     """Run a suite; return the exit status of stestr, and the results.
 
     :param name: name of the folder in which stestr stores results
-    :param start: package below tools/ in which discovery starts
+    :param tests: folders of this tree, or released modules
     :param folder: the current folder of the tests
     :param forget: delete the results of earlier runs, and with them the
         recorded times, by which stestr distributes tests to processes
     """
-    tools = loading.ROOT / 'tools'
     repository = pathlib.Path(
         os.environ.get('TOX_ENV_DIR') or loading.ROOT, '.stestr', name)
     if forget:
@@ -71,10 +71,11 @@ def run(
     repository.mkdir(parents=True, exist_ok=True)
     before = _stored(repository)
     status = subprocess.run(
-        [sys.executable, '-m', 'stestr', '--top-dir', str(tools),
-         '--test-path', str(tools / start), '--repo-url', str(repository),
-         'run', *options],
-        cwd=folder, env={**os.environ, **environment}).returncode
+        [sys.executable, '-m', 'stestr', '--top-dir', loading.ROOT / 'tools',
+         '--test-path', loading.ROOT / 'tools/suites/suite', '--repo-url',
+         repository, 'run', *options],
+        cwd=folder, env={**os.environ, suite.VARIABLE: ' '.join(tests),
+                         **environment}).returncode
     if _stored(repository) == before:
         return status, {}
     latest = repositories.RepositoryFactory().open(

@@ -44,7 +44,7 @@ class OthersTestCase(base.TestCase):
         self.built: list[str] = []
         left = iter(outcomes)
 
-        def run(name, start, options, environment):
+        def run(name, tests, options, environment):
             self.assertEqual(('others', '--serial'), (name, options[-1]))
             release = environment['NOVA_RELEASE']
             folder, other = environment['PYTHONPATH'].split(':')
