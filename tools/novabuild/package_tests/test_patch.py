@@ -115,7 +115,7 @@ class PatchTestCase(base.TestCase):
             self.source, 'wheels', '--no-build-isolation',
             environment={'PIP_BUILD_CONSTRAINT': ''})
         [built] = folder.iterdir()
-        theirs = whole.unpacked(built)
+        theirs = whole.unpacked(built.read_bytes())
         self.assertEqual([], differing(code(self.ours), code(theirs)))
         self.assertEqual(
             described(self.ours, self.project.version),

@@ -171,7 +171,7 @@ class HooksTestCase(base.TestCase):
         self.assertEqual(INFO, folder)
         name = hooks.build_wheel(str(self.output))
         self.assertEqual('nova-1.2.0+rbd.1-py3-none-any.whl', name)
-        built = whole.unpacked(self.output / name)
+        built = whole.unpacked((self.output / name).read_bytes())
         self.assertEqual({
             f'{INFO}/{path.relative_to(self.output / INFO)}':
                 path.read_bytes()

@@ -35,7 +35,8 @@ class OthersTestCase(base.TestCase):
 
     def _released(self, ours: project.Project) -> archive.Entries:
         return {name.replace('1.2.0', str(ours.release.version)): entry
-                for name, entry in whole.unpacked(self.wheel).items()}
+                for name, entry in whole.unpacked(
+                    self.wheel.read_bytes()).items()}
 
     def _run(
         self, *outcomes: tuple[int, list[results.Result]],
