@@ -48,6 +48,8 @@ class LoadTestCase(base.TestCase):
             ({'python': '3.11'}, "'3.11'"),
             ({'python': '>=3.11\ninstall_requires = oslo.log'},
              'unknown keys: install_requires'),
+            ({'script': 'a = m:a\nother =\n    b = m:b'},
+             'unknown keys: other'),
             ({'script': 'fetch'}, "'fetch"),
             ({'sha256': 'abc'}, '[nova_release] sha256 is not 64 hex'),
             ({'rest': 'name'}, 'parsing errors'),
