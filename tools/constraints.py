@@ -9,22 +9,17 @@ import pathlib
 import subprocess
 import sys
 
-TARGET = pathlib.Path(__file__).resolve().parents[1] / 'constraints.txt'
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # The exact versions that the tests of this tree run with.
 # "tox -e constraints" writes this file.
 """
-
-
-def main() -> None:
-    # All of it, or setuptools, which pbr requires, would be missing.
-    frozen = subprocess.run(
-        [sys.executable, '-m', 'pip', 'freeze', '--all', '--exclude', 'nova',
-         '--exclude', 'pip'],
-        check=True, stdout=subprocess.PIPE, text=True).stdout
-    TARGET.write_text(HEADER + frozen, encoding='utf-8')
-
+# All of it, or setuptools, which pbr requires, would be missing.
+COMMAND = [sys.executable, '-m', 'pip', 'freeze', '--all', '--exclude', 'nova',
+           '--exclude', 'pip']
 
 if __name__ == '__main__':
-    main()
+    frozen = subprocess.run(
+        COMMAND, check=True, stdout=subprocess.PIPE, text=True).stdout
+    pathlib.Path(__file__).resolve().parents[1].joinpath(
+        'constraints.txt').write_text(HEADER + frozen, encoding='utf-8')

@@ -16,33 +16,25 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OTHERS = ('lab', 'tools', 'doc', 'releasenotes')
+FOLDERS = ('nova', 'lab', 'tools', 'doc', 'releasenotes')
 
 
-def main(arguments: list[str]) -> int:
+def main(files: list[str]) -> int:
     spec = importlib.util.find_spec('nova')
     if spec is None or spec.origin is None:
-        print('Nova is not installed here: run "tox -e pep8".',
-              file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory(prefix='nova-types-') as folder:
-        top = pathlib.Path(folder)
-        (top / 'nova').symlink_to(pathlib.Path(spec.origin).parent)
-        for name in OTHERS:
-            if (ROOT / name).is_dir():
-                (top / name).symlink_to(ROOT / name)
-        command = [
-            sys.executable, '-m', 'mypy', '--config-file',
-            str(ROOT / 'mypy.ini'), '--cache-dir', str(ROOT / '.mypy_cache'),
-            *(arguments or _files()),
-        ]
-        return subprocess.run(command, cwd=top).returncode
-
-
-def _files() -> list[str]:
-    return sorted(
-        path.relative_to(ROOT).as_posix() for name in ('nova', *OTHERS)
-        for path in (ROOT / name).rglob('*.py'))
+        sys.exit('Nova is not installed here: run "tox -e pep8".')
+    with tempfile.TemporaryDirectory(prefix='nova-types-') as top:
+        for name in FOLDERS:
+            target = ROOT / name
+            if name == 'nova':
+                target = pathlib.Path(spec.origin).parent
+            pathlib.Path(top, name).symlink_to(target)
+        return subprocess.run(
+            [sys.executable, '-m', 'mypy', '--config-file', ROOT / 'mypy.ini',
+             '--cache-dir', ROOT / '.mypy_cache', *(files or sorted(
+                 str(path.relative_to(ROOT)) for name in FOLDERS
+                 for path in (ROOT / name).rglob('*.py')))],
+            cwd=top).returncode
 
 
 if __name__ == '__main__':

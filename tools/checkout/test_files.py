@@ -7,7 +7,9 @@ import pathlib
 from docutils import core
 import testtools
 
+from novabuild import errors
 from novabuild import project
+from novabuild import series
 from novabuild import tree
 from novabuild import whole
 
@@ -16,6 +18,7 @@ TAG = 'SPDX-License-Identifier: Apache-2.0'
 FIRST_LINES = 5
 # The folders of the product and of its unit tests.
 SHIPPED = ('nova/conf/', 'nova/image/', 'nova/privsep/', 'nova/tests/unit/')
+NOT_SHIPPED = {'lab', 'novabuild', 'released', 'suites'}
 # The licence itself, and generated files.
 NO_TAG = {
     'LICENSE',
@@ -63,17 +66,46 @@ class FilesTestCase(testtools.TestCase):
         self.assertIn('nova/image/glance.py', files)
         for name, entry in files.items():
             self.assertTrue(name.startswith(SHIPPED), name)
-            if name.endswith('.py'):
-                self.assertEqual(set(), imported(entry.data) & {
-                    'lab', 'novabuild', 'released', 'suites'}, name)
+            # A build of the patched release would leave out other files.
+            self.assertTrue(name.endswith('.py'), name)
+            self.assertEqual(set(), NOT_SHIPPED.intersection(
+                module.partition('.')[0] for module in imported(entry.data)))
+
+
+class SeriesTestCase(testtools.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.files = tree.overlay(ROOT) | tree.notes(ROOT)
+
+    def test_each_file_is_in_one_patch(self):
+        steps = series.divide([*self.files, 'pyproject.toml'])
+        self.assertNotIn(set(), steps)
+        self.assertEqual(
+            {*self.files, 'pyproject.toml'}, set().union(*steps))
+
+    def test_file_in_no_patch(self):
+        error = self.assertRaises(
+            errors.BuildError, series.divide, ['nova/image/new.py'])
+        self.assertIn('nova/image/new.py belongs to 0 patches', str(error))
+
+    def test_module_comes_before_its_users(self):
+        later = set(self.files)
+        for names in series.divide(self.files):
+            later -= names
+            for name in names - tree.notes(ROOT).keys():
+                used = {module.replace('.', '/') + ending
+                        for module in imported(self.files[name].data)
+                        for ending in ('.py', '/__init__.py')}
+                self.assertEqual(set(), used & later, name)
 
 
 def imported(code: bytes) -> set[str]:
-    """Return the names of the top-level packages that Python code imports."""
-    found = set()
+    """Return the names of all modules that Python code may import."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or '')
-    return {name.partition('.')[0] for name in found}
+            found |= {f'{node.module}.{each.name}' for each in node.names}
+    return found

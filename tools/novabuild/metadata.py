@@ -24,17 +24,12 @@ def merged(released: bytes, ours: project.Project) -> bytes:
     message = email.message_from_string(
         released.decode(), _class=metadata.RFC822Message,
         policy=metadata.RFC822Policy())
-    present = message.get_all('Requires-Dist', [])
-    for requirement in ours.requires:
-        if requirement not in present:
-            message['Requires-Dist'] = requirement
     for field, value in (
             ('Version', str(ours.version)), ('Summary', ours.summary),
             ('Requires-Python', ours.requires_python),
             ('Description-Content-Type', 'text/x-rst')):
-        if value:
-            del message[field]
-            message[field] = value
+        del message[field]
+        message[field] = value
     message.set_payload(ours.readme)
     return _checked(bytes(message))
 
@@ -60,11 +55,13 @@ def own(ours: project.Project) -> bytes:
 
 def entry_points(released: str, ours: project.Project) -> bytes:
     """Return the ``entry_points.txt`` of the release with our entry points."""
-    groups = project.merged_entry_points(released, ours.entry_points)
+    groups = project.parsed(released)
+    groups.read_dict({project.SCRIPTS: ours.scripts})
     return '\n'.join(
         f'[{group}]\n' + ''.join(
-            f'{name} = {value}\n' for name, value in sorted(points.items()))
-        for group, points in sorted(groups.items())).encode()
+            f'{name} = {value}\n'
+            for name, value in sorted(groups.items(group)))
+        for group in sorted(groups.sections())).encode()
 
 
 def _checked(content: bytes) -> bytes:

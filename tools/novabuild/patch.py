@@ -79,12 +79,8 @@ def changed(
     :param released: the files of the released source archive
     :raises BuildError: the tree and the release do not fit together
     """
-    layer = tree.overlay(ours.root)
-    data = sorted(
-        name for name in layer.keys() - released.keys()
-        if not name.endswith('.py'))
-    return (released | layer | tree.notes(ours.root)
-            | manifest.changed(ours, released, data))
+    return (released | tree.overlay(ours.root) | tree.notes(ours.root)
+            | manifest.changed(ours, released))
 
 
 def header(ours: project.Project) -> bytes:

@@ -12,17 +12,18 @@ import os
 import pathlib
 import re
 
-from packaging import requirements
 from packaging import specifiers
 from packaging import version
 
 from novabuild import errors
 
 RELEASE_VARIABLE = 'NOVA_RELEASE'
+SCRIPTS = 'console_scripts'
 _PIN = 'nova_release'
 _KEYS = {
     'metadata': {'name', 'version', 'description', 'long_description'},
-    'options': {'install_requires', 'python_requires'},
+    'options': {'python_requires'},
+    'options.entry_points': {SCRIPTS},
 }
 
 
@@ -47,8 +48,7 @@ class Project:
     summary: str
     readme: str
     requires_python: str
-    requires: tuple[str, ...]
-    entry_points: dict[str, dict[str, str]]
+    scripts: dict[str, str]
     release: Release
     pinned: tuple[str, ...]
     """Versions of all pinned releases, the default one first."""
@@ -64,29 +64,20 @@ def load(root: pathlib.Path, wanted: str | None = None) -> Project:
         release
     """
     path = root / 'setup.cfg'
-    parser = _parser()
     try:
-        parser.read_string(path.read_text(encoding='utf-8'), str(path))
         return _project(
-            root, parser, wanted or os.environ.get(RELEASE_VARIABLE))
+            root, parsed(path.read_text(encoding='utf-8')),
+            wanted or os.environ.get(RELEASE_VARIABLE))
     except (OSError, ValueError, configparser.Error) as exc:
         raise errors.BuildError(f'{path}: {exc}') from exc
 
 
-def merged_entry_points(
-    released: str, ours: dict[str, dict[str, str]],
-) -> dict[str, dict[str, str]]:
-    """Parse an ``entry_points.txt`` and add ours, which take precedence."""
-    parser = _parser()
-    parser.read_string(released)
-    parser.read_dict(ours)
-    return {group: dict(parser[group]) for group in parser.sections()}
-
-
-def _parser() -> configparser.RawConfigParser:
+def parsed(text: str) -> configparser.RawConfigParser:
+    """Parse a file like setup.cfg, or like entry_points.txt of a wheel."""
     parser = configparser.RawConfigParser(delimiters=('=',))
-    # Names of entry points and of projects are case-sensitive.
+    # Names of entry points are case-sensitive.
     parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(text)
     return parser
 
 
@@ -95,8 +86,7 @@ def _project(
     wanted: str | None,
 ) -> Project:
     for section, known in _KEYS.items():
-        unknown = set(parser[section] if section in parser else ()) - known
-        if unknown:
+        if unknown := set(parser.options(section)) - known:
             raise ValueError(
                 f'[{section}] has unknown keys: {", ".join(sorted(unknown))}')
     default = parser.get(_PIN, 'version')
@@ -113,19 +103,19 @@ def _project(
         raise ValueError(
             f'{RELEASE_VARIABLE} is {chosen}, which is not a pinned release. '
             f'Set it to one of {", ".join(pins)}.')
+    kind, _, readme = parser.get('metadata', 'long_description').partition(':')
+    if kind != 'file':
+        raise ValueError('[metadata] long_description must be "file: NAME"')
+    scripts = parser.get('options.entry_points', SCRIPTS)
     return Project(
         root=root,
         name=parser.get('metadata', 'name'),
         version=version.Version(f'{chosen}+{own.local}'),
         summary=parser.get('metadata', 'description'),
-        readme=_readme(root, parser),
+        readme=(root / readme.strip()).read_text(encoding='utf-8'),
         requires_python=str(specifiers.SpecifierSet(
-            parser.get('options', 'python_requires', fallback=''))),
-        requires=tuple(
-            str(requirements.Requirement(line)) for line in parser.get(
-                'options', 'install_requires', fallback='').splitlines()
-            if line),
-        entry_points=_entry_points(parser),
+            parser.get('options', 'python_requires'))),
+        scripts=dict(parsed(f'[{SCRIPTS}]{scripts}')[SCRIPTS]),
         release=Release(
             version.Version(chosen),
             _sha256(parser, pins[chosen], 'sha256'),
@@ -141,19 +131,3 @@ def _sha256(
     if not re.fullmatch('[0-9a-f]{64}', text):
         raise ValueError(f'[{section}] {key} is not 64 hex digits: {text}')
     return text
-
-
-def _readme(root: pathlib.Path, parser: configparser.RawConfigParser) -> str:
-    kind, _, name = parser.get('metadata', 'long_description').partition(':')
-    if kind != 'file':
-        raise ValueError('[metadata] long_description must be "file: NAME"')
-    return (root / name.strip()).read_text(encoding='utf-8')
-
-
-def _entry_points(
-    parser: configparser.RawConfigParser,
-) -> dict[str, dict[str, str]]:
-    section = 'options.entry_points'
-    groups = parser[section] if section in parser else {}
-    return merged_entry_points('\n'.join(
-        f'[{group}]{lines}' for group, lines in groups.items()), {})

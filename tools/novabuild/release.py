@@ -2,8 +2,6 @@
 
 """Get the pinned release of Nova and verify it."""
 
-from collections.abc import Iterator
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -20,11 +18,8 @@ _DOWNLOAD_TIMEOUT = 600
 """Seconds. The archives have about 6 and 10 MB."""
 
 
-@contextlib.contextmanager
-def obtained(
-    pin: project.Release, local: str | None = None,
-) -> Iterator[pathlib.Path]:
-    """Provide the pinned wheel.
+def wheel(pin: project.Release, local: str | None = None) -> bytes:
+    """Return the pinned wheel.
 
     :param local: path of a wheel on this machine; by default that in the
         environment variable NOVA_RELEASE_WHEEL, or else pip downloads the
@@ -36,7 +31,7 @@ def obtained(
         path = pathlib.Path(local) if local else _download(
             pin, pin.sha256, '--only-binary', pathlib.Path(folder))
         _verify(path, pin, pin.sha256)
-        yield path
+        return path.read_bytes()
 
 
 def sdist(pin: project.Release) -> pathlib.Path:

@@ -107,7 +107,7 @@ STEPS = (
         'Nova uses the options of direct downloads.',
         ('nova/image/command/*', f'{_UNIT}image/command/*',
          'nova/image/upgrade_check.py', f'{_UNIT}image/test_upgrade_check.py',
-         'pyproject.toml', 'setup.cfg', 'requirements.txt',
+         'pyproject.toml', 'setup.cfg',
          'releasenotes/notes/nova-image-fetch-*')),
 )
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import io
 import pathlib
 import posixpath
 import tempfile
@@ -33,13 +34,12 @@ def released(
     :param local: path of the wheel, if it is not to be downloaded
     :raises BuildError: there is no such wheel, or its SHA-256 differs
     """
-    with release.obtained(ours.release, local) as path:
-        return unpacked(path)
+    return unpacked(release.wheel(ours.release, local))
 
 
-def unpacked(wheel: pathlib.Path) -> archive.Entries:
+def unpacked(wheel: bytes) -> archive.Entries:
     """Read all files of a wheel."""
-    with zipfile.ZipFile(wheel) as packed:
+    with zipfile.ZipFile(io.BytesIO(wheel)) as packed:
         return {
             info.filename: archive.Entry(
                 packed.read(info), bool(info.external_attr >> 16 & 0o100))

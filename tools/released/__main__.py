@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 import sys
-import time
 
-TOOLS = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOOLS))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from novabuild import errors  # noqa: E402
 from novabuild import project  # noqa: E402
@@ -23,9 +21,8 @@ from released import comparison  # noqa: E402
 from released import exemptions  # noqa: E402
 from released import runs  # noqa: E402
 from released import selection  # noqa: E402
-from released import table  # noqa: E402
-from suites import counting  # noqa: E402
 from suites import loading  # noqa: E402
+from suites import results  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
@@ -33,58 +30,41 @@ def main(arguments: list[str]) -> int:
         prog='python tools/released', description=__doc__)
     parser.add_argument(
         'extent', choices=['fast', 'whole'],
-        help='the groups closest to the change, or all')
+        help='the tests closest to the change, or all')
     parser.add_argument(
         '--mode', choices=selection.MODES,
         help='concurrency mode; default: that of nova-compute in the release')
-    parser.add_argument(
-        '-v', '--verbose', action='store_true',
-        help='show whole tracebacks, and each test that fails on both sides')
     options = parser.parse_args(arguments)
     try:
-        status, counts = _compare(
-            options.extent == 'fast', options.mode, options.verbose)
-    except (errors.BuildError, loading.SuiteError,
-            selection.SelectionError) as exc:
+        status, counts = _compare(options.extent == 'fast', options.mode)
+    except (errors.BuildError, loading.SuiteError) as exc:
         print(exc, file=sys.stderr)
-        status, counts = 1, None
-    counting.save(f'released-{options.extent}', counts, status)
+        status, counts = 1, results.Counts(0, 1, 0)
+    results.save(f'released-{options.extent}', counts)
     return status
 
 
-def _compare(
-    fast: bool, mode: str | None, verbose: bool,
-) -> tuple[int, counting.Counts]:
-    began = time.monotonic()
+def _compare(fast: bool, mode: str | None) -> tuple[int, results.Counts]:
     ours = project.load(loading.ROOT)
     release = ours.release.version
     mode = mode or selection.default_mode(release)
     with runs.sides(ours) as both:
-        modules = selection.released_modules(both[0].folder)
-        chosen = runs.chosen(modules, mode, fast)
-        groups = {module: group for run in chosen
-                  for module, group in run.groups.items()}
-        # A fast comparison cannot judge the exemptions of other groups.
+        chosen = runs.chosen(
+            selection.released_modules(both[0].folder), mode, fast)
+        # A fast comparison cannot judge the exemptions of other modules.
         exempt = {
             test: reason
             for test, reason in exemptions.of(str(release)).items()
-            if not fast or selection.group_of(test, groups) in groups.values()}
+            if not fast or any(run.has(test) for run in chosen)}
         compared = _run(chosen, both, exempt)
         suspects = compared.regressions()
         if suspects:
             print(f'\n{len(suspects)} tests differ; they run again, alone.\n')
-            again = [run for run in chosen if any(
-                selection.group_of(test, run.groups) in run.groups.values()
-                for test in suspects)]
+            again = [run for run in chosen if any(map(run.has, suspects))]
             compared = compared.after(_run(again, both, exempt, suspects))
-    minutes = (time.monotonic() - began) / 60
     print(f'\nTests of Nova {release}, on that release and on {ours.version}; '
-          f'{mode}; {minutes:.1f} minutes\n')
-    print(table.table(compared, groups), end='\n\n')
-    for name in selection.absent(modules):
-        print(f'Not in this release: {name}.')
-    for line in table.findings(compared, verbose):
-        print(line)
+          f'{mode}:')
+    print(*compared.findings(), sep='\n')
     return int(compared.is_bad()), compared.counts()
 
 
@@ -92,16 +72,13 @@ def _run(
     chosen: Sequence[runs.Run], both: Sequence[runs.Side],
     exempt: Mapping[str, str], only: Collection[str] = (),
 ) -> comparison.Comparison:
-    pristine: runs.Results = {}
-    ours: runs.Results = {}
-    idle = []
+    pristine: results.Results = {}
+    ours: results.Results = {}
     for run in chosen:
         of_pristine, of_ours = runs.run(run, both, only)
         pristine |= of_pristine
         ours |= of_ours
-        if comparison.is_idle(of_pristine):
-            idle.append(run.name)
-    return comparison.Comparison(pristine, ours, exempt, idle=tuple(idle))
+    return comparison.Comparison(pristine, ours, exempt, selected=chosen)
 
 
 if __name__ == '__main__':

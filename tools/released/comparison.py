@@ -2,42 +2,40 @@
 
 """A test that passes on the release must pass on our build."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from collections.abc import Set
 import dataclasses
 from dataclasses import dataclass
 from dataclasses import field
 
-from suites import counting
+from released import runs
+from suites import results
 
-Results = Mapping[str, counting.Result]
-_NOT_RUN = counting.Result(counting.NOT_RUN)
-_BAD = (counting.FAILED, counting.NOT_RUN)
+_NOT_RUN = results.Result(results.NOT_RUN)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The results of both sides, by test ID."""
 
-    pristine: Results
-    ours: Results
+    pristine: results.Results
+    ours: results.Results
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Reasons of exemptions, by test ID."""
     unreliable: Mapping[str, str] = field(default_factory=dict)
     """Reasons to ignore a failure, from a second run, by test ID."""
-    idle: tuple[str, ...] = ()
-    """Runs in which no test passed on the release."""
+    selected: Sequence[runs.Run] = ()
 
     @property
     def tests(self) -> Set[str]:
         return self.pristine.keys() | self.ours.keys()
 
-    def of_pristine(self, test: str) -> counting.Result:
+    def of_pristine(self, test: str) -> results.Result:
         return self.pristine.get(test, _NOT_RUN)
 
-    def of_ours(self, test: str) -> counting.Result:
+    def of_ours(self, test: str) -> results.Result:
         return self.ours.get(test, _NOT_RUN)
 
     def regressions(self) -> list[str]:
@@ -45,25 +43,33 @@ class Comparison:
         return sorted(test for test in self.tests - self.exempt.keys()
                       if self._is_worse(test))
 
-    def fail_on_both(self) -> list[str]:
-        return self._where(
-            lambda before, after: before in _BAD and after in _BAD)
-
-    def skipped_on_both(self) -> list[str]:
-        return self._where(
-            lambda before, after: before == after == counting.SKIPPED)
-
-    def only_on_ours(self) -> list[str]:
-        """Return the tests that pass on our build but not on the release."""
-        return self._where(
-            lambda before, after: after == counting.PASSED != before)
-
     def problems(self) -> list[str]:
         """Return what makes the comparison itself worthless."""
         return [*self._of_release(), *self._of_exemptions()]
 
     def is_bad(self) -> bool:
         return bool(self.regressions() or self.problems())
+
+    def findings(self) -> Iterator[str]:
+        """Return the lines to print."""
+        for name, side in (('the release', self.of_pristine),
+                           ('ours', self.of_ours)):
+            counts = results.count(map(side, self.tests))
+            # A test that did not run has not passed.
+            failed = len(self.tests) - counts.passed - counts.skipped
+            yield (f'On {name}: {counts.passed} passed, {failed} failed, '
+                   f'{counts.skipped} skipped.')
+        yield (f'{len(self.exempt)} exempt, {len(self.regressions())} '
+               'regressions.')
+        for test in self.regressions():
+            result = self.of_ours(test)
+            yield (f'REGRESSION {test}: {self.of_pristine(test).outcome} on '
+                   f'the release, {result.outcome} on ours: '
+                   f'{last_line(result)}')
+        for problem in self.problems():
+            yield f'PROBLEM {problem}'
+        for test, excuse in sorted(self.unreliable.items()):
+            yield f'Unreliable: {test} did worse on ours; {excuse}.'
 
     def after(self, again: 'Comparison') -> 'Comparison':
         """Return this comparison, corrected by a second run of regressions.
@@ -77,24 +83,20 @@ class Comparison:
             pristine=_corrected(self.pristine, again.pristine, excused),
             ours=_corrected(self.ours, again.ours, excused))
 
-    def counts(self) -> counting.Counts:
+    def counts(self) -> results.Counts:
         """Count the results of our build, without those of exempt tests."""
-        found = counting.count(
+        found = results.count(
             self.of_ours(test) for test in self.tests - self.exempt.keys())
         not_run = [test for test in self.regressions()
                    if test not in self.ours]
         return found._replace(
             failed=found.failed + len(not_run) + len(self.problems()))
 
-    def _where(self, condition: Callable[[str, str], bool]) -> list[str]:
-        return sorted(test for test in self.tests if condition(
-            self.of_pristine(test).outcome, self.of_ours(test).outcome))
-
     def _is_worse(self, test: str) -> bool:
         if test in self.pristine:
             return _passes(self.pristine[test]) and not _passes(
                 self.of_ours(test))
-        return self.of_ours(test).outcome == counting.FAILED
+        return self.of_ours(test).outcome == results.FAILED
 
     def _excuse(self, test: str, again: 'Comparison') -> str:
         if _passes(again.of_ours(test)):
@@ -107,16 +109,18 @@ class Comparison:
         return ''
 
     def _of_release(self) -> Iterator[str]:
-        for name in self.idle:
-            yield f'No test of the run "{name}" passed on the release.'
+        for run in self.selected:
+            if not any(_passes(result) and run.has(test)
+                       for test, result in self.pristine.items()):
+                yield f'No test of the run "{run.name}" passed on the release.'
         for test, result in sorted(self.pristine.items()):
             if test.endswith('.not_loaded'):
                 yield (f'{test.removesuffix(".not_loaded")} cannot be '
                        f'imported on the release: {last_line(result)}')
-            elif result.details == counting.NEVER_ENDED:
+            elif result.details == results.NEVER_ENDED:
                 yield f'{test} never ended on the release.'
         for test in sorted(self.ours.keys() - self.pristine.keys()):
-            if self.ours[test].outcome != counting.FAILED:
+            if self.ours[test].outcome != results.FAILED:
                 yield f'{test} did not run on the release.'
 
     def _of_exemptions(self) -> Iterator[str]:
@@ -129,24 +133,19 @@ class Comparison:
                 yield f'{test} is exempt, but passes. Remove the exemption.'
 
 
-def is_idle(results: Results) -> bool:
-    """Return True if no test passed."""
-    return not any(map(_passes, results.values()))
-
-
-def last_line(result: counting.Result) -> str:
+def last_line(result: results.Result) -> str:
     """Return one line that says why a test did not pass."""
     return result.details.strip().rpartition('\n')[2].strip() or result.outcome
 
 
 def _corrected(
-    first: Results, second: Results, tests: Mapping[str, str],
-) -> Results:
+    first: results.Results, second: results.Results, tests: Mapping[str, str],
+) -> results.Results:
     """Take the results of these tests from the second run."""
     return {test: result for test, result in first.items()
             if test not in tests} | {
         test: second[test] for test in tests if test in second}
 
 
-def _passes(result: counting.Result) -> bool:
-    return result.outcome == counting.PASSED
+def _passes(result: results.Result) -> bool:
+    return result.outcome == results.PASSED

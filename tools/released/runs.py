@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import os
 import pathlib
-import shutil
-import subprocess
 import tempfile
 from typing import NamedTuple
 
@@ -18,14 +15,8 @@ from novabuild import project
 from novabuild import tree
 from novabuild import whole
 from released import selection
-from released import suite
-from suites import counting
 from suites import loading
-from suites import running
-
-Results = dict[str, counting.Result]
-OUTPUT = 'output.txt'
-"""Output of stestr on the release, among its results."""
+from suites import results
 
 
 class Side(NamedTuple):
@@ -39,9 +30,13 @@ class Run(NamedTuple):
     """Modules of tests that one process loads."""
 
     name: str
-    groups: Mapping[str, str]
-    """Names of the groups, by module."""
+    modules: Sequence[str]
     environment: Mapping[str, str]
+
+    def has(self, test: str) -> bool:
+        """Return True if a module contains the test."""
+        # "setUpClass (nova.tests...)" is the ID of a failure, too.
+        return any(f'{module}.' in test for module in self.modules)
 
 
 @contextlib.contextmanager
@@ -62,83 +57,48 @@ def chosen(
     """Return the runs that cover the selected modules.
 
     :param modules: all that the release has
-    :raises SelectionError: a group of the selection is not in the release
-    :raises SuiteError: this tree replaces one of the modules
+    :raises SuiteError: the selection does not fit the release, or this tree
+        replaces one of the modules
     """
     replaced = {
         name.removesuffix('.py').replace('/', '.')
         for name in tree.overlay(loading.ROOT)}
     result = []
     for part in selection.PARTS:
-        fast_groups = {group.name for group in part.groups if group.fast}
-        groups = {
-            module: group for module, group in selection.grouped(
-                part.groups, modules).items()
-            if not fast or group in fast_groups}
-        if ours := sorted(replaced & groups.keys()):
+        found = selection.matching(
+            part.fast if fast else part.prefixes, modules)
+        if ours := sorted(replaced.intersection(found)):
             raise loading.SuiteError(
                 f'This tree replaces {ours[0]}, so it is no longer the '
                 'released one. Put our tests into a module of another name.')
-        if groups:
-            result.append(Run(part.name, groups, {
+        if found:
+            result.append(Run(part.name, found, {
                 **selection.environment(mode), **part.environment}))
     return result
 
 
 def run(
     run: Run, both: Sequence[Side], only: Collection[str] = (),
-) -> list[Results]:
-    """Run tests on both sides.
+) -> list[results.Results]:
+    """Run tests on both sides, one side after the other.
 
-    Both run at the same time, under the same conditions. Tests in ``only`` run
-    alone: one after the other, on one side after the other.
+    Tests in ``only`` run alone: one after the other.
 
     :returns: the results of each side
     """
-    workers = 1 if only else max(1, (os.cpu_count() or 1) // 2)
-    with contextlib.ExitStack() as stack:
-        begun = []
-        for side in both:
-            repository = running.repository(f'released-{run.name}-{side.name}')
-            process = stack.enter_context(
-                _process(run, side, repository, workers, only))
-            begun.append((process, repository))
-            if only:
-                process.wait()
-        results = []
-        for process, repository in begun:
-            process.wait()
-            results.append(counting.latest(repository)
-                           if counting.runs(repository) else {})
-        return results
-
-
-@contextlib.contextmanager
-def _process(
-    run: Run, side: Side, repository: pathlib.Path, workers: int,
-    only: Collection[str],
-) -> Iterator[subprocess.Popen[bytes]]:
-    # Without recorded times, stestr distributes the tests alike on both sides.
-    shutil.rmtree(repository / '.stestr', ignore_errors=True)
-    options = ['--suppress-attachments', '--concurrency', str(workers)]
-    environment = os.environ | run.environment | {
-        'PYTHONPATH': str(side.folder),
-        suite.MODULES_VARIABLE: ' '.join(run.groups),
-    }
-    with (tempfile.NamedTemporaryFile('w+') as listed,
-          (repository / OUTPUT).open('wb') as log):
+    options = ['--suppress-attachments']
+    found = []
+    with tempfile.NamedTemporaryFile('w') as listed:
         if only:
             listed.write(''.join(f'{test}\n' for test in only))
             listed.flush()
-            options += ['--load-list', listed.name]
-        # Our side shows the progress of both.
-        process = subprocess.Popen(
-            running.command('released/suite', repository, options),
-            cwd=side.folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=None if side.name == 'ours' else log,
-            stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
+            options += ['--concurrency', '1', '--load-list', listed.name]
+        for side in both:
+            print(f'Tests of "{run.name}", {side.name}:', flush=True)
+            _status, of_side = results.run(
+                f'released-{run.name}-{side.name}', run.modules, options,
+                {**run.environment, 'PYTHONPATH': str(side.folder)},
+                # Without recorded times, the processes run the same tests.
+                folder=side.folder, forget=True)
+            found.append(of_side)
+    return found

@@ -6,7 +6,6 @@ The list results from a search of the released tests for nova.image, [glance]
 and nova.privsep, and for functional tests that set up the Glance fixture.
 """
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
@@ -14,11 +13,7 @@ from typing import NamedTuple
 
 from packaging import version
 
-UNIT = 'nova.tests.unit'
-FUNCTIONAL = 'nova.tests.functional'
-NO_GROUP = 'no test'
-"""Group of failures before any test was loaded."""
-
+from suites import loading
 
 MODES = ('threads', 'eventlet')
 """Concurrency modes of nova-compute."""
@@ -38,75 +33,55 @@ def default_mode(release: version.Version) -> str:
     return 'threads' if release.major >= 34 else 'eventlet'
 
 
-class Group(NamedTuple):
-    """Modules of tests with one row in the table."""
+class Part(NamedTuple):
+    """Tests that run together, as in the release's own tox.ini."""
 
     name: str
     prefixes: tuple[str, ...]
     """Names of packages and modules."""
-    fast: bool = False
-
-
-class Part(NamedTuple):
-    """Groups that run together, as in the release's own tox.ini."""
-
-    name: str
-    groups: tuple[Group, ...]
+    fast: tuple[str, ...] = ()
+    """Those that are closest to the change."""
     environment: Mapping[str, str] = {}
 
 
-def _unit(name: str, *modules: str, fast: bool = False) -> Group:
-    return Group(name, tuple(f'{UNIT}.{each}' for each in modules), fast)
+def _named(package: str, *modules: str) -> tuple[str, ...]:
+    return tuple(f'nova.tests.{package}{each}' for each in modules)
 
 
-def _functional(name: str, *modules: str) -> Group:
-    return Group(name, tuple(f'{FUNCTIONAL}.{each}' for each in modules))
-
-
+_FAST = _named(
+    'unit.', 'image', 'virt.test_images', 'virt.test_imagecache',
+    'virt.libvirt.test_imagecache', 'virt.libvirt.test_utils', 'privsep',
+    'storage', 'virt.libvirt.storage', 'conf', 'test_conf',
+    'objects.test_image_meta', 'objects.test_trusted_certs')
 PARTS = (
-    Part('unit', (
-        _unit('image', 'image', fast=True),
-        _unit('image cache', 'virt.test_images', 'virt.test_imagecache',
-              'virt.libvirt.test_imagecache', 'virt.libvirt.test_utils',
-              fast=True),
-        _unit('privsep, storage', 'privsep', 'storage',
-              'virt.libvirt.storage', fast=True),
-        _unit('configuration', 'conf', 'test_conf', fast=True),
-        _unit('objects of images', 'objects.test_image_meta',
-              'objects.test_trusted_certs', fast=True),
-        _unit('virt.libvirt', 'virt.libvirt'),
-        _unit('compute', 'compute'),
-        _unit('conductor', 'conductor.test_conductor'),
-        _unit('API of images and servers',
-              'api.openstack.compute.test_image_metadata',
-              'api.openstack.compute.test_images',
-              'api.openstack.compute.test_server_actions',
-              'api.openstack.compute.test_servers', 'policies.test_servers',
-              'notifications.test_base'),
-    )),
+    Part('unit', _FAST + _named(
+        'unit.', 'virt.libvirt', 'compute', 'conductor.test_conductor',
+        'api.openstack.compute.test_image_metadata',
+        'api.openstack.compute.test_images',
+        'api.openstack.compute.test_server_actions',
+        'api.openstack.compute.test_servers', 'policies.test_servers',
+        'notifications.test_base'), _FAST),
     # It imports modules again, so it needs a process of its own.
-    Part('profiler', (_unit('profiler', 'test_profiler'),),
+    Part('profiler', _named('unit.', 'test_profiler'),
          environment={'TEST_OSPROFILER': '1'}),
-    Part('functional', (
-        _functional('images (functional)', 'test_images',
-                    'compute.test_cache_image', 'test_boot_from_volume',
-                    'test_server_rescue', 'wsgi.test_servers'),
-        _functional('libvirt (functional)', *(
-            f'libvirt.test_{name}' for name in (
-                'amd_sev', 'device_bus_migration', 'evacuate', 'machine_type',
-                'rescue_deleted_base', 'stateless_firmware', 'uefi',
-                'vif_model'))),
-        _functional('regressions (functional)', *(
-            f'regressions.test_bug_{number}' for number in (
-                1558866, 1595962, 1628606, 1718512, 1741364, 1746483, 1780373,
-                1781710, 1797580, 1835822, 1843708, 1893284, 1895696, 1896463,
-                1928063, 2062127, 2062425, 2134375, 2143972))),
-    )),
+    Part('functional', _named(
+        'functional.', 'test_images', 'compute.test_cache_image',
+        'test_boot_from_volume', 'test_server_rescue', 'wsgi.test_servers',
+    ) + _named(
+        'functional.libvirt.test_', 'amd_sev', 'device_bus_migration',
+        'evacuate', 'machine_type', 'rescue_deleted_base',
+        'stateless_firmware', 'uefi', 'vif_model',
+    ) + _named(
+        'functional.regressions.test_bug_', '1558866', '1595962', '1628606',
+        '1718512', '1741364', '1746483', '1780373', '1781710', '1797580',
+        '1835822', '1843708', '1893284', '1895696', '1896463', '1928063',
+        '2062127', '2062425', '2134375', '2143972')),
 )
-
-
-class SelectionError(Exception):
-    """The list above does not fit the release."""
+# Those that Nova 32 or 33 does not have.
+NEW = {
+    *_named('functional.libvirt.test_', 'amd_sev'),
+    *_named('functional.regressions.test_bug_', '1741364', '2062127',
+            '2134375')}
 
 
 def released_modules(folder: pathlib.Path) -> list[str]:
@@ -117,44 +92,20 @@ def released_modules(folder: pathlib.Path) -> list[str]:
         for path in top.rglob('test_*.py'))
 
 
-def grouped(
-    groups: Iterable[Group], modules: Sequence[str],
-) -> dict[str, str]:
-    """Return the names of groups, by module.
+def matching(
+    prefixes: Sequence[str], modules: Sequence[str],
+) -> list[str]:
+    """Return the modules with such names.
 
-    A module is in the first group that matches it.
-
-    :raises SelectionError: a group matches no module
+    :raises SuiteError: a name matches no module
     """
-    chosen: dict[str, str] = {}
-    for group in groups:
-        taken = [module for module in modules
-                 if any(_is_in(module, prefix) for prefix in group.prefixes)]
-        if not taken:
-            raise SelectionError(
-                f'The release has no tests of the group "{group.name}". '
-                'Correct tools/released/selection.py.')
-        for module in taken:
-            chosen.setdefault(module, group.name)
-    return chosen
-
-
-def absent(modules: Sequence[str]) -> list[str]:
-    """Return the prefixes that match no module of this release."""
-    return sorted(
-        prefix for part in PARTS for group in part.groups
-        for prefix in group.prefixes
-        if not any(_is_in(module, prefix) for module in modules))
-
-
-def group_of(test: str, chosen: Mapping[str, str]) -> str:
-    """Return the name of a test's group."""
-    for module, group in chosen.items():
-        # "setUpClass (nova.tests...)" is the id of a failure, too.
-        if f'{module}.' in test:
-            return group
-    return NO_GROUP
-
-
-def _is_in(module: str, prefix: str) -> bool:
-    return f'{module}.'.startswith(f'{prefix}.')
+    found = set()
+    for prefix in prefixes:
+        taken = {module for module in modules
+                 if f'{module}.'.startswith(f'{prefix}.')}
+        if not taken and prefix not in NEW:
+            raise loading.SuiteError(
+                f'The release has no tests in {prefix}. Correct '
+                'tools/released/selection.py.')
+        found |= taken
+    return sorted(found)

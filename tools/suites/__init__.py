@@ -3,6 +3,6 @@
 """Run this tree's tests on the Nova that was built from it.
 
 The tests are in ``nova/`` of the checkout, but Python imports all of the
-package nova from where it is installed. Each package in this folder is a
-suite: discovery starts in it, and it loads the tests by their names.
+package nova from where it is installed. Discovery starts in suites.suite,
+which loads the tests by their names.
 """

@@ -10,18 +10,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
-import subprocess
 import sys
 from typing import NamedTuple
 
-TOOLS = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOOLS))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from novabuild import project  # noqa: E402
 from novabuild import whole  # noqa: E402
-from suites import counting  # noqa: E402
 from suites import loading  # noqa: E402
-from suites import running  # noqa: E402
+from suites import results  # noqa: E402
 
 THREADS = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
 EVENTLET = {'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'false'}
@@ -34,32 +31,24 @@ DIFFERENCES = (
 
 
 class Suite(NamedTuple):
-    start: str
-    """Folder below tools/ in which discovery starts."""
+    folders: tuple[str, ...]
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
 
 
 SUITES = {
     # The default mode of nova-compute.
-    'unit': Suite('suites/unit', environment=THREADS),
-    'unit-eventlet': Suite('suites/unit', environment=EVENTLET),
+    'unit': Suite(('nova/tests/unit',), environment=THREADS),
+    'unit-eventlet': Suite(('nova/tests/unit',), environment=EVENTLET),
     # The default mode of older releases.
-    'others': Suite('suites/unit', (DIFFERENCES,), EVENTLET),
-    'lab': Suite('suites/lab', environment=THREADS),
-    'tools': Suite('suites/tools'),
+    'others': Suite(('nova/tests/unit',), (DIFFERENCES,), EVENTLET),
+    'lab': Suite(('lab/tests/unit',), environment=THREADS),
+    'tools': Suite(('tools/checkout', 'tools/novabuild/tests',
+                    'tools/released/tests', 'tools/suites/tests')),
     # These tests measure times: two labs at once are too slow on two cores.
-    'functional': Suite('suites/functional', ('--serial',), THREADS),
-    'package': Suite('novabuild/package_tests'),
+    'functional': Suite(('lab/tests/functional',), ('--serial',), THREADS),
+    'package': Suite(('tools/novabuild/package_tests',)),
 }
-
-
-class Done(NamedTuple):
-    """Outcome of a suite."""
-
-    status: int
-    counts: counting.Counts | None
-    """None if the suite stored no results."""
 
 
 def main(arguments: list[str]) -> int:
@@ -68,34 +57,33 @@ def main(arguments: list[str]) -> int:
               file=sys.stderr)
         return 2
     name, *options = arguments
-    done = (_run_on_others if name == 'others' else _run)(name, options)
-    counting.save(name, done.counts, done.status)
-    return done.status
+    run = _run_on_others if name == 'others' else _run
+    status, counts = run(name, options)
+    results.save(name, counts)
+    return status
 
 
 def _run(
     name: str, options: Sequence[str], environment: Mapping[str, str] = {},
-) -> Done:
-    suite = SUITES[name]
-    repository = running.repository(name)
-    before = counting.runs(repository)
-    status = subprocess.run(
-        running.command(suite.start, repository, (*suite.options, *options)),
-        # The checkout contains lab/, but the installed package is tested.
-        env={**os.environ, 'PYTHONSAFEPATH': '1', **suite.environment,
-             **environment}).returncode
-    if counting.runs(repository) == before:
-        return Done(status, None)
-    return Done(status, counting.count(counting.latest(repository).values()))
+) -> tuple[int, results.Counts]:
+    """Return the exit status and the counts of a suite."""
+    folders, own_options, own_environment = SUITES[name]
+    status, found = results.run(
+        name, folders, (*own_options, *options), {
+            # The checkout contains lab/, but the installed package is tested.
+            'PYTHONSAFEPATH': '1', **own_environment, **environment})
+    return status, results.judge(results.count(found.values()), status)
 
 
-def _run_on_others(name: str, options: Sequence[str]) -> Done:
+def _run_on_others(
+    name: str, options: Sequence[str],
+) -> tuple[int, results.Counts]:
     """Run a suite on each pinned release but the installed one.
 
     Only Nova is another one; the packages are those of this environment.
     """
     here = project.load(loading.ROOT)
-    status, counts = 0, []
+    statuses, counts = [], []
     for release in here.pinned:
         if release == str(here.release.version):
             continue
@@ -103,15 +91,14 @@ def _run_on_others(name: str, options: Sequence[str]) -> Done:
         ours = project.load(loading.ROOT, release)
         content = whole.entries(ours, whole.released(ours))
         with whole.importable(content) as folder:
-            done = _run(name, options, {
+            status, counted = _run(name, options, {
                 project.RELEASE_VARIABLE: release,
                 'PYTHONPATH': os.pathsep.join(filter(None, (
                     str(folder), os.environ.get('PYTHONPATH')))),
             })
-        status = status or done.status
-        # A run without results has failed, even if the others passed.
-        counts.append(done.counts or counting.Counts(0, 1, 0))
-    return Done(status, counting.Counts(*map(sum, zip(*counts))))
+        statuses.append(status)
+        counts.append(counted)
+    return max(statuses), results.Counts(*map(sum, zip(*counts)))
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ Name: nova
 Version: 1.2.0
 Summary: Cloud computing fabric controller
 Classifier: Environment :: OpenStack
-Requires-Python: >=3.11
+Requires-Python: >=3.10
 Description-Content-Type: text/x-rst
 License-File: LICENSE
 Requires-Dist: pbr>=5.8.0
@@ -46,6 +46,7 @@ PYPROJECT = """\
 [project]
 name = "nova"
 dynamic = ["version", "dependencies"]
+requires-python = ">=3.10"
 
 [project.scripts]
 nova-manage = "nova.cmd.manage:main"  # the usual one
@@ -53,12 +54,13 @@ nova-manage = "nova.cmd.manage:main"  # the usual one
 [tool.setuptools.packages.find]
 include = ["nova*"]
 """
+SCRIPT = 'nova-Fetch = nova.cmd.fetch:main'
+"""The script of the tree; names of scripts are case-sensitive."""
 SDIST = {
     name: text for name, text in RELEASED.items() if name.startswith('nova/')
 } | {
     'PKG-INFO': METADATA,
     'pyproject.toml': PYPROJECT,
-    'requirements.txt': 'pbr>=5.8.0 # Apache-2.0\n',
 }
 
 
@@ -111,6 +113,7 @@ class TestCase(testtools.TestCase):
     def configure(
         self, metadata: str = '', rest: str = '',
         sha256: str | None = None, version: str = '1.2.0+rbd.1',
+        python: str = '>=3.11', script: str = SCRIPT,
     ) -> None:
         """Write a valid setup.cfg, with additional or changed lines."""
         pin = sha256 or _sha256(self.wheel)
@@ -121,6 +124,11 @@ version = {version}
 description = A whole Nova
 long_description = file: README.rst
 {metadata}
+[options]
+python_requires = {python}
+[options.entry_points]
+console_scripts =
+    {script}
 [nova_release]
 version = 1.2.0
 sha256 = {pin}

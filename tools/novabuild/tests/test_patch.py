@@ -16,7 +16,6 @@ from novabuild import tree
 from novabuild import whole
 
 TOOLS = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = '    nova-fetch = nova.cmd.fetch:main\n'
 
 
 class PatchTestCase(base.TestCase):
@@ -101,109 +100,58 @@ class DifferenceTestCase(PatchTestCase):
 
 class ManifestTestCase(PatchTestCase):
 
-    def _configure(self, points: str = '', requires: str = '') -> None:
-        self.configure(rest=(
-            f'[options]\ninstall_requires =\n{requires}\n'
-            f'[options.entry_points]\n{points}\n'))
+    def _packed(self, text: str, name: str = 'pyproject.toml') -> None:
+        self.release_source(base.SDIST | {
+            'pyproject.toml': '[build-system]\n', name: text})
 
-    def test_entry_points(self):
-        self._configure(points=(
-            f'console_scripts =\n{SCRIPT}'
-            'nova.image =\n    rbd = nova.image.rbd:Rbd\n'))
-        expected = base.PYPROJECT.replace(
+    def test_pyproject(self):
+        expected = base.PYPROJECT.replace('3.10', '3.11').replace(
             '  # the usual one\n',
-            '  # the usual one\nnova-fetch = "nova.cmd.fetch:main"\n'
-        ).replace(
-            '[tool.setup', '[project.entry-points."nova.image"]\n'
-            'rbd = "nova.image.rbd:Rbd"\n\n[tool.setup')
+            '  # the usual one\nnova-Fetch = "nova.cmd.fetch:main"\n')
         self.assertEqual(
             expected, self._patched()['pyproject.toml'].data.decode())
 
-    def test_requirements(self):
-        self._configure(requires='    pbr>=5.8.0\n    rich>=13')
-        self.assertEqual(
-            b'pbr>=5.8.0 # Apache-2.0\nrich>=13\n',
-            self._patched()['requirements.txt'].data)
-
-    def test_new_data(self):
-        self.write('nova/lab/__init__.py', '')
-        for name in ('lab/b.txt', 'lab/a.txt', 'image/keys.json'):
-            self.write(f'nova/{name}', '')
-        self.assertTrue(self._patched()['pyproject.toml'].data.endswith(
-            b'[tool.setuptools.package-data]\n'
-            b'"nova.image" = ["keys.json"]\n'
-            b'"nova.lab" = ["a.txt", "b.txt"]\n\n'))
-
     def test_packages_that_are_listed(self):
         found = '[tool.setuptools.packages.find]\ninclude = ["nova*"]\n'
-        self.release_source(base.SDIST | {
-            'pyproject.toml': base.PYPROJECT.replace(
-                found, '[tool.setuptools]\npackages = [\n    "nova"\n]\n')})
-        self._configure(points=f'console_scripts =\n{SCRIPT}')
+        self._packed(base.PYPROJECT.replace(
+            found, '[tool.setuptools]\npackages = [\n    "nova"\n]\n'))
         patched = self._patched()['pyproject.toml'].data.decode()
         self.assertEqual(
             {'packages': {'find': {'include': ['nova*']}}},
             tomllib.loads(patched)['tool']['setuptools'])
 
-    def _setup_cfg(self, text: str) -> None:
-        self.release_source(base.SDIST | {
-            'pyproject.toml': '[build-system]\n', 'setup.cfg': text})
-
     def test_setup_cfg(self):
-        self._setup_cfg(
+        text = (
             '[metadata]\nname = nova\npython_requires = >=3.10\n\n'
             '[entry_points]\n# the usual ones\nconsole_scripts =\n'
-            '\tnova-Manage = nova.cmd.manage:main\n'
-            '\tnova-status = nova.cmd.status:main\n'
-            '\tnova-wsgi = nova.wsgi:main\nlast = \n\tA = b\n\n')
-        self.write('nova/lab/__init__.py', '')
-        self.write('nova/lab/a.txt', '')
-        self.configure(rest=(
-            '[options]\npython_requires = >=3.11\n'
-            '[options.entry_points]\nconsole_scripts =\n'
-            '    nova-Fetch = nova.cmd.fetch:main\n'
-            '    nova-status = nova.image.check:main\n'))
+            '\tnova-Manage = nova.cmd.manage:main\nlast = \n\tA = b\n')
+        self._packed(text, 'setup.cfg')
         patched = self._patched()
         self.assertEqual(b'[build-system]\n', patched['pyproject.toml'].data)
-        self.assertEqual(
-            '[metadata]\nname = nova\npython_requires = >=3.11\n\n'
-            '[entry_points]\n# the usual ones\nconsole_scripts =\n'
-            '\tnova-Manage = nova.cmd.manage:main\n'
-            '\tnova-status = nova.image.check:main\n'
-            '\tnova-wsgi = nova.wsgi:main\n'
-            '\tnova-Fetch = nova.cmd.fetch:main\nlast = \n\tA = b\n\n'
-            '[options.package_data]\nnova.lab =\n\ta.txt\n',
-            patched['setup.cfg'].data.decode())
-
-    def test_pythons(self):
-        self.configure(rest='[options]\npython_requires = >=3.11\n')
-        self.assertEqual(
-            base.PYPROJECT.replace(
-                '"dependencies"]\n',
-                '"dependencies"]\nrequires-python = ">=3.11"\n'),
-            self._patched()['pyproject.toml'].data.decode())
-
-    def test_nothing_to_say(self):
-        self.assertEqual(
-            base.PYPROJECT.encode(), self._patched()['pyproject.toml'].data)
+        expected = text.replace('3.10', '3.11').replace(
+            'last', f'\t{base.SCRIPT}\nlast')
+        self.assertEqual(expected, patched['setup.cfg'].data.decode())
+        # A script of the release with the same name is replaced.
+        name = base.SCRIPT.partition(' ')[0]
+        self._packed(text.replace(
+            'last', f'\t{name} = nova.cmd.released:main\nlast'), 'setup.cfg')
+        patched = self._patched()
+        self.assertEqual(expected, patched['setup.cfg'].data.decode())
 
     def test_unknown_packing(self):
-        self._configure(points=f'console_scripts =\n{SCRIPT}')
-        no_name = {'pyproject.toml': '[build-system]\n'}
-        for change, message in (
-            ({'requirements.txt': None}, 'requirements.txt'),
-            ({'pyproject.toml': None}, 'pyproject.toml'),
-            ({'pyproject.toml': '['}, 'Unexpected end of file'),
-            (no_name, 'setup.cfg'),
-            (no_name | {'setup.cfg': 'name = nova\n'}, 'name = nova'),
+        for text, name, message in (
+            ('[', 'pyproject.toml', 'Unexpected end of file'),
+            ('[project]\nname = "nova"\n', 'pyproject.toml', 'scripts'),
+            ('', 'README', 'setup.cfg'),
+            ('name = nova\n', 'setup.cfg', 'name = nova'),
+            ('[metadata]\n', 'setup.cfg', 'entry_points'),
         ):
-            files = base.SDIST | change
-            self.release_source({
-                name: text for name, text in files.items()
-                if text is not None})
+            self._packed(text, name)
             error = self._error()
             self.assertIn('packed in an unknown way', error)
             self.assertIn(message, error)
+        self.release_source({})
+        self.assertIn('pyproject.toml', self._error())
 
 
 class CommandTestCase(base.TestCase):

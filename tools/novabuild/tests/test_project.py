@@ -16,21 +16,14 @@ class LoadTestCase(base.TestCase):
         return str(self.assertRaises(errors.BuildError, self.project))
 
     def test_all_keys(self):
-        self.configure(rest=(
-            '[options]\npython_requires = >=3.11\ninstall_requires =\n'
-            '    # Logs.\n    oslo.log>=4; python_version >= "3.11"\n'
-            '[options.entry_points]\nconsole_scripts =\n'
-            '    nova-Image-fetch = nova.cmd.image_fetch:main\n'
-            '[flake8]\nignore = H405\n'))
+        self.configure(rest='[flake8]\nignore = H405\n')
         loaded = self.project()
         self.assertEqual(
             ('nova', version.Version('1.2.0+rbd.1'), 'A whole Nova',
              'Ours \u20ac\n======\n', '>=3.11',
-             ('oslo.log>=4; python_version >= "3.11"',),
-             {'console_scripts': {
-                 'nova-Image-fetch': 'nova.cmd.image_fetch:main'}}),
+             {'nova-Fetch': 'nova.cmd.fetch:main'}),
             (loaded.name, loaded.version, loaded.summary, loaded.readme,
-             loaded.requires_python, loaded.requires, loaded.entry_points))
+             loaded.requires_python, loaded.scripts))
 
     def test_releases(self):
         self.configure(rest=OTHER)
@@ -50,13 +43,14 @@ class LoadTestCase(base.TestCase):
                       'Set it to one of 1.2.0, 1.1.0.', self._error())
 
     def test_errors(self):
-        options = '[options]\n'
         for change, message in (
             ({'metadata': 'classifier = a\n'}, 'unknown keys: classifier'),
-            ({'rest': f'{options}python_requires = 3.11'}, "'3.11'"),
-            ({'rest': f'{options}install_requires = oslo>>4'}, 'oslo>>4'),
-            ({'rest': '[options.entry_points]\nscripts =\n    fetch\n'},
-             'fetch'),
+            ({'python': '3.11'}, "'3.11'"),
+            ({'python': '>=3.11\ninstall_requires = oslo.log'},
+             'unknown keys: install_requires'),
+            ({'script': 'a = m:a\nother =\n    b = m:b'},
+             'unknown keys: other'),
+            ({'script': 'fetch'}, "'fetch"),
             ({'sha256': 'abc'}, '[nova_release] sha256 is not 64 hex'),
             ({'rest': 'name'}, 'parsing errors'),
             ({'version': 'latest'}, "Invalid version: 'latest'"),
@@ -71,7 +65,8 @@ class LoadTestCase(base.TestCase):
 
     def test_missing(self):
         good = (self.root / 'setup.cfg').read_text()
-        for key in ('version', 'description', 'sha256', 'sdist_sha256'):
+        for key in ('version', 'description', 'python_requires',
+                    'console_scripts', 'sha256', 'sdist_sha256'):
             self.write('setup.cfg', good.replace(f'\n{key} =', '\nignored ='))
             self.assertIn('setup.cfg', self._error())
         self.write('setup.cfg', good.replace('file: README.rst', 'A text'))

@@ -35,30 +35,26 @@ class ReleaseTestCase(base.TestCase):
         return self.useFixture(fixtures.MockPatch(
             'subprocess.run', side_effect=run)).mock
 
-    def _obtain(self, local: pathlib.Path | None = None) -> None:
-        with release.obtained(self.pin, str(local) if local else None):
-            self.fail('The block must not run.')
-
     def _error(self, function: Callable[..., object],
                *arguments: object) -> str:
         return str(self.assertRaises(
             errors.BuildError, function, *arguments))
 
     def test_local(self):
-        with release.obtained(self.pin, str(self.wheel)) as path:
-            self.assertEqual(self.wheel, path)
+        expected = self.wheel.read_bytes()
+        self.assertEqual(expected, release.wheel(self.pin, str(self.wheel)))
         self.setenv('NOVA_RELEASE_WHEEL', str(self.wheel))
-        with release.obtained(self.pin) as path:
-            self.assertEqual(self.wheel, path)
+        self.assertEqual(expected, release.wheel(self.pin))
         self.setenv('NOVA_RELEASE_SDIST', str(self.sdist))
         self.assertEqual(self.sdist, release.sdist(self.pin))
 
     def test_download_leaves_nothing(self):
         run = self._pip()
-        with release.obtained(self.pin) as path:
-            self.assertEqual(self.wheel.read_bytes(), path.read_bytes())
-        self.assertFalse(path.parent.exists())
-        self.assertIn('--no-deps', run.call_args.args[0])
+        self.assertEqual(self.wheel.read_bytes(), release.wheel(self.pin))
+        command = run.call_args.args[0]
+        self.assertFalse(
+            pathlib.Path(command[command.index('--dest') + 1]).exists())
+        self.assertIn('--no-deps', command)
         self.assertEqual(
             f'nova==1.2.0 --hash=sha256:{self.pin.sha256}\n', self.asked)
 
@@ -80,8 +76,8 @@ class ReleaseTestCase(base.TestCase):
             with path.open('ab') as stream:
                 stream.write(b'!')
         self._pip()
-        for local in (None, self.wheel):
-            message = self._error(self._obtain, local)
+        for local in (None, str(self.wheel)):
+            message = self._error(release.wheel, self.pin, local)
             self.assertIn('is not the nova 1.2.0 that setup.cfg pins', message)
             self.assertIn(self.pin.sha256, message)
         for archive in ('', str(self.sdist)):
@@ -93,7 +89,7 @@ class ReleaseTestCase(base.TestCase):
 
     def test_missing_local_wheel(self):
         self.assertIn('No such file', self._error(
-            self._obtain, self.root / 'no.whl'))
+            release.wheel, self.pin, str(self.root / 'no.whl')))
 
     def test_pip_fails(self):
         for error, reason in (
@@ -102,7 +98,7 @@ class ReleaseTestCase(base.TestCase):
             (subprocess.TimeoutExpired('pip', 600), 'after 600 seconds'),
         ):
             self._pip(error)
-            for function in (self._obtain, lambda: release.sdist(self.pin)):
-                message = self._error(function)
+            for function in (release.wheel, release.sdist):
+                message = self._error(function, self.pin)
                 self.assertIn(reason, message)
                 self.assertIn('NOVA_RELEASE_WHEEL', message)

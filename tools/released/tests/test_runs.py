@@ -11,19 +11,18 @@ from novabuild.tests import base
 from released import comparison
 from released import runs
 from released import selection
-from released import suite
-from suites import counting
 from suites import loading
+from suites import results
+from suites import suite
 
 IMAGE = 'nova.tests.unit.image.test_glance'
 COMPUTE = 'nova.tests.unit.compute.test_api'
 PROFILER = 'nova.tests.unit.test_profiler'
 PARTS = (
-    selection.Part('unit', (
-        selection.Group('image', ('nova.tests.unit.image',), fast=True),
-        selection.Group('compute', ('nova.tests.unit.compute',)))),
-    selection.Part('profiler', (
-        selection.Group('profiler', (PROFILER,)),), {'TEST_OSPROFILER': '1'}),
+    selection.Part('unit', ('nova.tests.unit.image', COMPUTE),
+                   ('nova.tests.unit.image',)),
+    selection.Part('profiler', (PROFILER,),
+                   environment={'TEST_OSPROFILER': '1'}),
 )
 TESTS = """\
 import os
@@ -74,10 +73,10 @@ class ChosenTestCase(testtools.TestCase):
 
     def test_chosen(self):
         [unit] = self._chosen(fast=True)
-        self.assertEqual({IMAGE: 'image'}, unit.groups)
+        self.assertEqual([IMAGE], unit.modules)
         unit, profiler = self._chosen(fast=False)
-        self.assertEqual({IMAGE: 'image', COMPUTE: 'compute'}, unit.groups)
-        self.assertEqual({PROFILER: 'profiler'}, profiler.groups)
+        self.assertEqual([COMPUTE, IMAGE], unit.modules)
+        self.assertEqual([PROFILER], profiler.modules)
         self.assertNotIn('TEST_OSPROFILER', unit.environment)
         self.assertEqual('1', profiler.environment['TEST_OSPROFILER'])
         for run in (unit, profiler):
@@ -103,7 +102,7 @@ class RunTestCase(testtools.TestCase):
         self.pristine, self.ours = self.both = [
             runs.Side(name, self.top / name) for name in ('pristine', 'ours')]
         self.run_of = runs.Run(
-            'unit', {f'nova.test_{name}': name for name in 'abcd'},
+            'unit', [f'nova.test_{name}' for name in 'abcd'],
             {'ASKED': 'yes'})
         for side in self.both:
             self._write(side, '__init__', '')
@@ -114,6 +113,13 @@ class RunTestCase(testtools.TestCase):
         path = side.folder / f'nova/{module}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+    def test_has(self):
+        for test, has in (('nova.test_a.ATestCase.test_a', True),
+                          ('setUpClass (nova.test_b.ATestCase)', True),
+                          ('nova.test_c.not_loaded', True),
+                          ('nova.test_another.ATestCase.test_a', False)):
+            self.assertEqual(has, self.run_of.has(test))
 
     def test_comparison(self):
         self._write(self.ours, 'test_b', TESTS.format('self.fail("of ours")'))
@@ -131,11 +137,8 @@ class RunTestCase(testtools.TestCase):
         for test, reason in (
                 ('nova.test_b.ATestCase.test_other', 'of ours'),
                 ('nova.test_c.not_loaded', 'no such module'),
-                ('nova.test_d.ATestCase.test_other', counting.NEVER_ENDED)):
+                ('nova.test_d.ATestCase.test_other', results.NEVER_ENDED)):
             self.assertIn(reason, comparison.last_line(found.of_ours(test)))
-        [output] = self.top.glob(f'tox/.stestr/*-pristine/{runs.OUTPUT}')
-        self.assertRegex(
-            output.read_text(), r'(?m)^\{0\} nova.test_a.*test_good.* ok$')
 
     def test_some_alone(self):
         self._write(
@@ -145,13 +148,13 @@ class RunTestCase(testtools.TestCase):
         test = 'nova.test_b.ATestCase.test_other'
         pristine, ours = runs.run(self.run_of, self.both, [test])
         self.assertEqual(
-            {test: counting.Result(counting.SKIPPED, 'ours')}, ours)
-        self.assertTrue(comparison.is_idle(pristine))
+            {test: results.Result(results.SKIPPED, 'ours')}, ours)
+        self.assertNotIn(results.PASSED, {
+            result.outcome for result in pristine.values()})
 
     def test_another_nova(self):
         loader = mock.Mock()
-        for name, value in ((suite.MODULES_VARIABLE, 'a b'),
-                            ('PYTHONPATH', '/there')):
+        for name, value in ((suite.VARIABLE, 'a b'), ('PYTHONPATH', '/there')):
             self.useFixture(fixtures.EnvironmentVariable(name, value))
         for origin in ('/here/nova/__init__.py', None):
             spec = origin and importlib.util.spec_from_file_location(
@@ -160,7 +163,3 @@ class RunTestCase(testtools.TestCase):
                 exc = self.assertRaises(
                     loading.SuiteError, suite.load_tests, loader, None, None)
             self.assertIn('/there/nova/__init__.py', str(exc))
-        self.useFixture(
-            fixtures.EnvironmentVariable(suite.MODULES_VARIABLE))
-        self.assertRaises(
-            loading.SuiteError, suite.load_tests, loader, None, None)

@@ -3,15 +3,12 @@
 import importlib.util
 import pathlib
 
-import fixtures
 from packaging import version
 import testtools
 
 from released import selection
+from suites import loading
 
-WIDE = selection.Group('wide', ('nova.tests.unit.virt',))
-NARROW = selection.Group(
-    'narrow', ('nova.tests.unit.virt.test_images', 'nova.tests.unit.conf'))
 MODULES = [
     'nova.tests.unit.conf.test_base', 'nova.tests.unit.test_conf',
     'nova.tests.unit.virt.test_images', 'nova.tests.unit.virt.test_images_two',
@@ -20,27 +17,15 @@ MODULES = [
 
 class SelectionTestCase(testtools.TestCase):
 
-    def test_first_group_takes_it(self):
-        chosen = selection.grouped([NARROW, WIDE], MODULES)
-        self.assertEqual(
-            {MODULES[0]: 'narrow', MODULES[2]: 'narrow', MODULES[3]: 'wide'},
-            chosen)
-        for test, group in (
-                (f'{MODULES[2]}.ATestCase.test_a', 'narrow'),
-                (f'setUpClass ({MODULES[3]}.ATestCase)', 'wide'),
-                (f'{MODULES[3]}.not_loaded', 'wide'),
-                ('unittest.loader._FailedTest.a', selection.NO_GROUP)):
-            self.assertEqual(group, selection.group_of(test, chosen))
-
-    def test_absent(self):
+    def test_matching(self):
+        self.assertEqual([MODULES[0], MODULES[2]], selection.matching(
+            ['nova.tests.unit.virt.test_images', 'nova.tests.unit.conf'],
+            MODULES))
         exc = self.assertRaises(
-            selection.SelectionError, selection.grouped, [WIDE], MODULES[:2])
-        self.assertIn('no tests of the group "wide"', str(exc))
-        part = selection.Part('unit', (NARROW, WIDE))
-        self.useFixture(fixtures.MonkeyPatch(
-            'released.selection.PARTS', (part,)))
-        self.assertEqual([MODULES[2]], selection.absent(
-            [MODULES[0], MODULES[3]]))
+            loading.SuiteError, selection.matching, ['nova.tests.unit.virt'],
+            MODULES[:2])
+        self.assertIn('no tests in nova.tests.unit.virt', str(exc))
+        self.assertEqual([], selection.matching([*selection.NEW], MODULES))
 
     def test_released_modules(self):
         """The list fits the released modules among the installed ones."""
@@ -49,16 +34,13 @@ class SelectionTestCase(testtools.TestCase):
         modules = selection.released_modules(
             pathlib.Path(spec.origin).parents[1])
         self.assertNotIn('nova.tests.unit.image.fake', modules)
-        names = [group.name for part in selection.PARTS
-                 for group in part.groups]
+        names = sum((part.prefixes for part in selection.PARTS), ())
         self.assertEqual(len(names), len(set(names)))
-        for part in selection.PARTS:
-            chosen = selection.grouped(part.groups, modules)
-            self.assertEqual(
-                {group.name for group in part.groups}, set(chosen.values()))
-        fast = [group for group in selection.PARTS[0].groups if group.fast]
-        self.assertIn('nova.tests.unit.image.test_glance',
-                      selection.grouped(fast, modules))
+        self.assertEqual(set(), selection.NEW.difference(names))
+        self.assertIn('nova.tests.functional.regressions.test_bug_2143972',
+                      selection.matching(names, modules))
+        self.assertIn('nova.tests.unit.image.test_glance', selection.matching(
+            selection.PARTS[0].fast, modules))
 
     def test_modes(self):
         for text, mode, threads in (

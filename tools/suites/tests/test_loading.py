@@ -34,15 +34,15 @@ class LoadingTestCase(testtools.TestCase):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('')
 
-    def _error(self) -> str:
+    def _error(self, folder: str = 'nova/tests/unit') -> str:
         return str(self.assertRaises(
-            loading.SuiteError, loading.ours, self.loader, 'nova/tests/unit'))
+            loading.SuiteError, loading.loaded, self.loader, folder))
 
     def test_ours(self):
         for name in ('unit/image/test_b', 'unit/test_a', 'unit/base',
                      'unit/not_test_d', 'functional/test_c'):
             self._write(f'nova/tests/{name}.py')
-        loading.ours(self.loader, 'nova/tests/unit')
+        loading.loaded(self.loader, 'nova/tests/unit')
         self.load.assert_called_once_with(
             ['nova.tests.unit.image.test_b', 'nova.tests.unit.test_a'])
 
@@ -63,20 +63,17 @@ class LoadingTestCase(testtools.TestCase):
         self._write('lab/constraints.txt')
         self._write('lab/tests/unit/test_a.py')
         (self.root / 'lab/pyproject.toml').write_text('')
-        loading.ours(self.loader, 'lab/tests/unit')
+        loading.loaded(self.loader, 'lab/tests/unit')
         self.load.assert_called_once_with(['lab.tests.unit.test_a'])
 
     def test_another_lab_is_installed(self):
         for name in ('lab/constraints.txt', 'lab/tests/functional/base.py'):
             self._write(name)
             (self.root / name).write_text('changed==1')
-            error = self.assertRaises(
-                loading.SuiteError, loading.installed_lab)
-            self.assertIn(f'differs from {name} in this tree', str(error))
+            self.assertIn(f'differs from {name} in this tree',
+                          self._error('lab/tests/unit'))
             (self.installed / name).write_text('changed==1')
 
-    def test_lab_of_the_checkout(self):
-        self._write('lab/tests/unit/test_a.py')
+    def test_package_of_the_checkout(self):
         self.installed = self.root
-        error = self.assertRaises(loading.SuiteError, loading.installed_lab)
-        self.assertIn('from the checkout', str(error))
+        self.assertIn('from the checkout', self._error())

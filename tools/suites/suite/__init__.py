@@ -7,8 +7,10 @@ import unittest
 
 from suites import loading
 
-MODULES_VARIABLE = 'NOVA_RELEASED_TESTS'
-"""The environment variable with the modules to load, separated by spaces."""
+VARIABLE = 'NOVA_TESTS'
+"""The environment variable that lists what to load, separated by spaces:
+folders of this tree, or released modules.
+"""
 
 
 class NotLoaded(unittest.TestCase):
@@ -29,25 +31,27 @@ class NotLoaded(unittest.TestCase):
 def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str,
 ) -> unittest.TestSuite:
-    """Load tests; a module that cannot be imported becomes a failing test.
+    """Load tests.
 
-    :raises SuiteError: the tests would test another Nova
+    :raises SuiteError: the tests would test another Nova or another lab
     """
-    modules = os.environ.get(MODULES_VARIABLE)
-    if not modules:
-        raise loading.SuiteError('"python tools/released" runs these tests.')
+    suite = loader.suiteClass([])
+    for name in os.environ[VARIABLE].split():
+        load = loading.loaded if '/' in name else _released
+        suite.addTest(load(loader, name))
+    return suite
+
+
+def _released(loader: unittest.TestLoader, module: str) -> unittest.TestSuite:
+    """Load a module; if it cannot be imported, it becomes a failing test."""
     spec = importlib.util.find_spec('nova')
     expected = os.path.join(os.environ['PYTHONPATH'], 'nova/__init__.py')
     if spec is None or spec.origin != expected:
         raise loading.SuiteError(
             f'{expected} should be tested, but Python finds '
             f'{spec and spec.origin}.')
-    suite = unittest.TestSuite()
-    for module in modules.split():
-        try:
-            suite.addTest(
-                loader.loadTestsFromModule(importlib.import_module(module)))
-        # SystemExit is as wrong as any other reason.
-        except (Exception, SystemExit) as exc:
-            suite.addTest(NotLoaded(module, exc))
-    return suite
+    try:
+        return loader.loadTestsFromModule(importlib.import_module(module))
+    # SystemExit is as wrong as any other reason.
+    except (Exception, SystemExit) as exc:
+        return loader.suiteClass([NotLoaded(module, exc)])

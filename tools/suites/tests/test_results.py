@@ -2,26 +2,23 @@
 
 from collections.abc import Mapping
 import io
-import json
-import pathlib
 
-import fixtures
 import subunit
 import testtools
 
-from suites import counting
+from suites import results
 
 
-def _results(*events: Mapping[str, object]) -> dict[str, counting.Result]:
+def _results(*events: Mapping[str, object]) -> dict[str, results.Result]:
     stream = io.BytesIO()
     output = subunit.StreamResultToBytes(stream)
     for event in events:
         output.status(**event)
     stream.seek(0)
-    return counting.results(stream)
+    return results.read(stream)
 
 
-def _ended(*statuses: tuple[str, str]) -> dict[str, counting.Result]:
+def _ended(*statuses: tuple[str, str]) -> dict[str, results.Result]:
     return _results(*({'test_id': test, 'test_status': status}
                       for test, status in statuses))
 
@@ -37,7 +34,7 @@ class ResultsTestCase(testtools.TestCase):
             ([('a', 'success'), ('a', 'fail'), ('a', 'success')], (0, 1, 0)),
         ):
             self.assertEqual(
-                counts, counting.count(_ended(*statuses).values()))
+                counts, results.count(_ended(*statuses).values()))
 
     def test_details(self):
         found = _results(*(
@@ -47,23 +44,17 @@ class ResultsTestCase(testtools.TestCase):
                                ('pythonlogging', 'DEBUG'))
         ), {'test_id': 'a', 'test_status': 'fail'})
         self.assertEqual('Traceback\nValueError: x', found['a'].details)
-        self.assertEqual(counting.NEVER_ENDED,
+        self.assertEqual(results.NEVER_ENDED,
                          _ended(('b', 'inprogress'))['b'].details)
 
-    def test_save(self):
-        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        for name, value in (('NOVA_TEST_COUNTS', str(folder)),
-                            ('TOX_ENV_NAME', 'py3')):
-            self.useFixture(fixtures.EnvironmentVariable(name, value))
-        for counts, status, expected in (
-            (counting.Counts(2, 0, 1), 0, [2, 0, 1]),
-            (counting.Counts(2, 3, 1), 1, [2, 3, 1]),
+    def test_judge(self):
+        for counts, status, failed in (
+            ((2, 0, 1), 0, 0), ((2, 3, 1), 1, 3),
             # A failure that no test accounts for.
-            (counting.Counts(2, 0, 0), 1, [2, 1, 0]),
+            ((2, 0, 0), 1, 1),
             # Nothing ran.
-            (None, 0, [0, 1, 0]),
-            (counting.Counts(0, 0, 5), 0, [0, 1, 5]),
+            ((0, 0, 0), 0, 1), ((0, 0, 5), 0, 1),
         ):
-            counting.save('unit', counts, status)
-            saved = json.loads((folder / 'py3.unit.json').read_text())
-            self.assertEqual(expected, list(saved.values()))
+            found = results.Counts(*counts)
+            self.assertEqual(found._replace(failed=failed),
+                             results.judge(found, status))
