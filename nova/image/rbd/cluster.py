@@ -11,6 +11,7 @@ import time
 import uuid
 
 from oslo_config import cfg
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
 import nova.conf
@@ -27,11 +28,13 @@ _NO_FSID = str(uuid.UUID(int=0))
 #: How often Nova asks a cluster for its fsid if the cause of a failure is
 #: unknown: ceph can exit before it has written its log.
 _ATTEMPTS = 3
-#: Seconds after a failure in which Nova does not ask a cluster again.
+#: Seconds after a failure in which Nova does not use a cluster again.
 _BACK_OFF = 60
 
 #: path of a ceph.conf -> fsid or error, and time.monotonic() of its expiry
 _known_fsids: dict[str, tuple[str | transfer.SourceError, float]] = {}
+#: path of a ceph.conf -> time.monotonic() of the end of its back-off
+_left_out: dict[str, float] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Cluster:
 def find_cluster(fsid: str) -> Cluster:
     """Return the first cluster with this fsid.
 
-    :raises transfer.SourceError: no configured cluster is known to have it
+    :raises transfer.SourceError: no configured cluster is known to have it,
+        or it was left out a moment ago
     """
     known = []
     for number, conf in enumerate(nova.conf.glance.ceph_confs(CONF)):
@@ -54,12 +58,31 @@ def find_cluster(fsid: str) -> Cluster:
             known.append('%s: %s' % (conf, exc))
             continue
         if found == fsid.lower():
+            left = _left_out.get(conf, -math.inf) - time.monotonic()
+            if left > 0:
+                raise transfer.SourceError(
+                    _('The Ceph cluster of %(conf)s did not answer; Nova '
+                      'tries it again in %(seconds)d seconds') %
+                    {'conf': conf, 'seconds': math.ceil(left)})
             return Cluster(found, conf, number)
         known.append('%s: %s' % (conf, found))
     raise transfer.SourceError(
         _('Image is in Ceph cluster %(fsid)s, which is not configured in '
           '[glance] rbd_ceph_conf (%(known)s)') %
         {'fsid': fsid, 'known': '; '.join(known)})
+
+
+def leave_out(cluster: Cluster) -> None:
+    """Do not use a cluster for a while, since it does not answer.
+
+    Otherwise, each image would wait for its time limit.
+    """
+    now = time.monotonic()
+    if _left_out.get(cluster.conf, -math.inf) <= now:
+        LOG.warning('The Ceph cluster of %(conf)s does not answer: Nova uses '
+                    'other sources of images for %(seconds)d seconds',
+                    {'conf': cluster.conf, 'seconds': _BACK_OFF})
+    _left_out[cluster.conf] = now + _BACK_OFF
 
 
 def proximity(url: str) -> int | None:
@@ -88,15 +111,18 @@ def read_fsid(number: int) -> str:
     :raises transfer.SourceError: the fsid cannot be determined
     """
     conf = nova.conf.glance.ceph_confs(CONF)[number]
-    known, expiry = _known_fsids.get(conf, ('', -math.inf))
-    if time.monotonic() >= expiry:
-        try:
-            known, expiry = read_conf(number) or ask_cluster(number), math.inf
-        except program.CallError:
-            raise
-        except transfer.SourceError as exc:
-            known, expiry = exc, time.monotonic() + _BACK_OFF
-        _known_fsids[conf] = known, expiry
+    # Other downloads wait for the answer instead of asking as well.
+    with lockutils.lock('image-rbd-fsid-' + conf):
+        known, expiry = _known_fsids.get(conf, ('', -math.inf))
+        if time.monotonic() >= expiry:
+            try:
+                known = read_conf(number) or ask_cluster(number)
+                expiry = math.inf
+            except program.CallError:
+                raise
+            except transfer.SourceError as exc:
+                known, expiry = exc, time.monotonic() + _BACK_OFF
+            _known_fsids[conf] = known, expiry
     if isinstance(known, transfer.SourceError):
         raise transfer.SourceError(str(known))
     return known

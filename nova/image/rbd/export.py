@@ -52,13 +52,18 @@ def open_source(image: Mapping[str, Any], url: str, path: str, *,
     # Only raw images have holes; the other formats are dense.
     sparse = image['disk_format'] == 'raw'
     lookup = () if verified else ('rbd info', 'rbd snap ls')
-    with program.Run(
-            found.number, *lookup,
-            'rbd export-diff' if sparse else 'rbd export', *lookup,
-            pool=names.pool, image=names.image,
-            snapshot=names.snapshot) as run:
-        export = _Export(run, names.snapshot, verified)
-        yield _SparseSource(export, names.snapshot) if sparse else export
+    try:
+        with program.Run(
+                found.number, *lookup,
+                'rbd export-diff' if sparse else 'rbd export', *lookup,
+                pool=names.pool, image=names.image,
+                snapshot=names.snapshot) as run:
+            export = _Export(run, names.snapshot, verified)
+            yield _SparseSource(export, names.snapshot) if sparse else export
+    except transfer.SourceError as exc:
+        if program.is_outage(exc):
+            cluster.leave_out(found)
+        raise
 
 
 def data_pool(url: str) -> str | None:

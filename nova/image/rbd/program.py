@@ -8,6 +8,7 @@ from, and the outcome. Closing the connection ends the program.
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import signal
@@ -86,6 +87,16 @@ class RunError(transfer.SourceError):
 
 class CallError(transfer.SourceError):
     """The privileged side refused the call or did not answer."""
+
+
+class Stalled(transfer.SourceError):
+    """One of Ceph's programs sent no data in time."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return True if an error means that the cluster does not answer."""
+    return isinstance(error, Stalled) or isinstance(error, RunError) and (
+        error.cause is Cause.NO_ANSWER or error.status == errno.ETIMEDOUT)
 
 
 class Run(contextlib.ExitStack):
@@ -203,7 +214,7 @@ class Run(contextlib.ExitStack):
         if self._interruption in ready:
             raise transfer.SourceError(_('The read was interrupted'))
         if not ready:
-            raise transfer.SourceError(
+            raise Stalled(
                 _('No data received from %(command)s for %(seconds)d seconds: '
                   'Ceph is down or too slow, see [glance] %(option)s') %
                 {'command': self._command, 'seconds': seconds,

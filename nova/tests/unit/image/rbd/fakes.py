@@ -220,6 +220,7 @@ class RbdTestCase(test.NoDBTestCase):
         self.useFixture(common.LeakCheck())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.useFixture(fixtures.MockPatchObject(cluster, '_known_fsids', {}))
+        self.useFixture(fixtures.MockPatchObject(cluster, '_left_out', {}))
 
     def fake(self, programs: Mapping[ty.Any, Programs],
              **kwargs: ty.Any) -> FakeStart:
@@ -231,6 +232,7 @@ class RbdTestCase(test.NoDBTestCase):
                       for number in range(len(programs))]
         self.flags(rbd_ceph_conf=self.confs, group='glance')
         cluster._known_fsids.clear()
+        cluster._left_out.clear()
         return self.fake({(number, OF_CONF): program
                           for number, program in enumerate(programs)})
 

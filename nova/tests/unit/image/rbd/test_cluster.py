@@ -2,6 +2,7 @@
 
 """The cluster of a location, with a fake privileged side."""
 
+import threading
 import typing as ty
 from unittest import mock
 
@@ -10,6 +11,7 @@ from nova.image.rbd import location
 from nova.image.rbd import program
 from nova.image import transfer
 import nova.privsep.rbd
+from nova.tests.unit.image import fakes as common
 from nova.tests.unit.image.rbd import fakes
 
 FSID, OTHER_FSID = fakes.FSID, fakes.OTHER_FSID
@@ -62,6 +64,24 @@ class TestFsid(fakes.RbdTestCase):
             self.assertEqual((FSID, OTHER_FSID),
                              (cluster.read_fsid(0), cluster.read_fsid(1)))
         self.assertEqual(2, len(fake.calls))
+
+    def test_asked_once_at_a_time(self) -> None:
+        """Fifty boots do not start fifty programs."""
+        fake = self.fake({fakes.OF_CONF: [UNREADABLE]})
+        errors = []
+
+        def read() -> None:
+            try:
+                cluster.read_fsid(0)
+            except transfer.SourceError as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=read) for _number in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(common.LIMIT)
+        self.assertEqual((9, 1), (len(errors), len(fake.calls)))
 
     def test_failure_is_remembered_for_a_minute(self) -> None:
         for failure, reason in (

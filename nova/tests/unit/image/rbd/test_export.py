@@ -3,6 +3,7 @@
 """Images as sources, with a fake privileged side."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import typing as ty
@@ -53,6 +54,7 @@ class OpenSourceTestCase(fakes.RbdTestCase):
 
     def assert_fails(self, reason: str, **kwargs: ty.Any) -> None:
         for disk_format in ('qcow2', 'raw'):
+            cluster._left_out.clear()
             self.assertRaisesRegex(
                 transfer.SourceError, reason, self.fetch,
                 **({'disk_format': disk_format} | kwargs))
@@ -186,6 +188,40 @@ class TestOpenSource(OpenSourceTestCase):
             cluster.find_cluster(FSID)
             with fakes.PollSpy(fake):
                 self.assert_fails(f'for {seconds} seconds: Ceph is down')
+
+    def assert_fetch_fails(self, reason: str) -> None:
+        self.assertRaisesRegex(transfer.SourceError, reason, self.fetch)
+
+    def test_cluster_that_does_not_answer_is_left_out(self) -> None:
+        for name, program, left_out in (
+            ('stalls', Program(b'x', stalls='after'), True),
+            ('no monitor answers', Program(b'', 1, 'NO_ANSWER'), True),
+            ('no OSD answers', Program(b'x', errno.ETIMEDOUT), True),
+            ('no such image', Program(b'', errno.ENOENT), False),
+            ('refused', Program(b'', errno.EPERM, 'REFUSED'), False),
+        ):
+            cluster._left_out.clear()
+            fake = self.export(program)
+            with (fakes.PollSpy(fake) if name == 'stalls'
+                  else contextlib.nullcontext()):
+                self.assert_fetch_fails('Ceph is down|exited with status')
+            before = len(fake.calls)
+            with mock.patch.object(cluster.LOG, 'warning') as warning:
+                self.assert_fetch_fails(
+                    'did not answer; Nova tries it again in 60 seconds'
+                    if left_out else 'exited with status')
+            self.assertEqual(before + (not left_out), len(fake.calls), name)
+            warning.assert_not_called()
+
+    def test_cluster_is_tried_again_after_a_while(self) -> None:
+        self.export(Program(b'', 1, 'NO_ANSWER'))
+        with mock.patch.object(cluster.LOG, 'warning') as warning:
+            self.assert_fetch_fails('no monitor answered')
+            cluster.leave_out(cluster.Cluster(FSID, *cluster._left_out, 0))
+        warning.assert_called_once()
+        for conf in cluster._left_out:
+            cluster._left_out[conf] -= 61
+        self.assert_fetch_fails('no monitor answered')
 
     def test_interruption(self) -> None:
         for disk_format in ('qcow2', 'raw'):
