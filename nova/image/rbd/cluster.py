@@ -1,4 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDfrom oslo_concurrency import lockutils
+from oslo_config import cfg
+-License-Identifier: Apache-2.0
 
 """The Ceph clusters that this host is a client of.
 
@@ -10,8 +12,8 @@ import math
 import time
 import uuid
 
-from oslo_config import cfg
 from oslo_concurrency import lockutils
+from oslo_config import cfg
 from oslo_log import log as logging
 
 import nova.conf

@@ -185,6 +185,7 @@ class TestOpenSource(OpenSourceTestCase):
             self.flags(rbd_connect_timeout=60, rbd_stall_timeout=stall,
                        group='glance')
             fake = self.export(Program(content, stalls='after'))
+            cluster._left_out.clear()
             cluster.find_cluster(FSID)
             with fakes.PollSpy(fake):
                 self.assert_fails(f'for {seconds} seconds: Ceph is down')
@@ -193,7 +194,7 @@ class TestOpenSource(OpenSourceTestCase):
         self.assertRaisesRegex(transfer.SourceError, reason, self.fetch)
 
     def test_cluster_that_does_not_answer_is_left_out(self) -> None:
-        for name, program, left_out in (
+        for name, failing, left_out in (
             ('stalls', Program(b'x', stalls='after'), True),
             ('no monitor answers', Program(b'', 1, 'NO_ANSWER'), True),
             ('no OSD answers', Program(b'x', errno.ETIMEDOUT), True),
@@ -201,7 +202,7 @@ class TestOpenSource(OpenSourceTestCase):
             ('refused', Program(b'', errno.EPERM, 'REFUSED'), False),
         ):
             cluster._left_out.clear()
-            fake = self.export(program)
+            fake = self.export(failing)
             with (fakes.PollSpy(fake) if name == 'stalls'
                   else contextlib.nullcontext()):
                 self.assert_fetch_fails('Ceph is down|exited with status')
