@@ -1,6 +1,4 @@
-# SPDfrom oslo_concurrency import lockutils
-from oslo_config import cfg
--License-Identifier: Apache-2.0
+# SPDX-License-Identifier: Apache-2.0
 
 """The Ceph clusters that this host is a client of.
 
