@@ -56,6 +56,8 @@ class Image:
     :ivar pieces: how many pieces of data, at equal distances
     :ivar piece: bytes of each
     :ivar disk_format: what Glance calls it
+    :ivar formatted: whether it really is an image of that format, which
+        contains these bytes
     """
 
     name: str
@@ -63,6 +65,7 @@ class Image:
     pieces: int
     piece: int
     disk_format: str = 'raw'
+    formatted: bool = False
 
     @property
     def data(self) -> int:
@@ -88,6 +91,8 @@ class Case:
         turns
     :ivar warm: Ceph has the image in memory, not only on its disk
     :ivar count: how many images, at the same time or one after the other
+    :ivar force_raw: for the cache, so the time includes Nova's inspection, and
+        its conversion to raw if this is true; None: for a file elsewhere
     """
 
     group: str
@@ -97,6 +102,7 @@ class Case:
     warm: bool = False
     count: int = 1
     at_once: bool = False
+    force_raw: bool | None = None
 
     @property
     def name(self) -> str:
@@ -211,6 +217,21 @@ def _at_once_group(image: Image, rounds: int) -> Plan:
                 {group: rounds})
 
 
+def _usable_group(image: Image, force_raw: bool, rounds: int) -> Plan:
+    group = 'usable, ' + ('converted to raw' if force_raw else 'qcow2')
+
+    def case(way: Way, check: Check) -> Case:
+        return Case(group, image, way, check, force_raw=force_raw)
+
+    http34 = case(Way.HTTP34, Check.SHA512)
+    nova34 = case(Way.NOVA34, Check.SHA256)
+    http, sha256 = case(Way.HTTP, Check.SHA512), case(Way.RBD, Check.SHA256)
+    return Plan(
+        [http34, http, nova34, sha256, case(Way.RBD, Check.SHA512)],
+        [Goal(http, http34, 1.0), Goal(sha256, nova34, 0.75),
+         Goal(sha256, http34, 1.0)], {group: rounds})
+
+
 def _scale_group(sizes: list[float], rounds: int) -> Plan:
     group = SIZES
     return Plan([Case(group, dense('%g GiB' % size, int(size * GIB)),
@@ -234,13 +255,16 @@ def _together(*plans: Plan) -> Plan:
 
 
 def full() -> Plan:
-    """All of it; about forty minutes."""
+    """All of it; about fifty minutes."""
     large = dense('D', 2 * GIB)
     return _together(
         _dense_group(large, 5), _warm_group(large, 5),
         _sparse_group(sparse('S', 8 * GIB), 5),
         _link_group(dense('1 GiB', GIB), 3),
         _at_once_group(dense('1 GiB', GIB), 3),
+        *(_usable_group(
+            dataclasses.replace(dense('Q', GIB), formatted=True), raw, 5)
+          for raw in (True, False)),
         _scale_group([0.25, 0.5, 1, 2, 4, 8], 3),
         _zeros_group(50 * GIB))
 

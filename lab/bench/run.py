@@ -246,12 +246,14 @@ class Bench(process.LabFixture):
     def _fetch(self, case: plan.Case, digest: bool = False) -> Sample:
         stored = self._stored[case.image.name]
         host, by = self._place(case)
-        host.configure({'glance': _GLANCE[case.way](host, case.check)})
+        host.configure({
+            'DEFAULT': {'force_raw_images': bool(case.force_raw)},
+            'glance': _GLANCE[case.way](host, case.check)})
         before = self._cloud.glance.downloads(stored.image_id)
-        path = self._out(host)
+        path = self._out(host) if case.force_raw is None else None
         fetched = by.fetch(stored.image_id, path=path, digest=digest,
                            timeout=_TIMEOUT)
-        path.unlink()
+        fetched.path.unlink()
         self._check_way(case, fetched, self._cloud.glance.downloads(
             stored.image_id) - before)
         if digest and fetched.sha256 != stored.sha256:
@@ -388,6 +390,12 @@ def _make(path: pathlib.Path, image: plan.Image) -> None:
             for done in range(0, image.piece, plan.MIB):
                 file.write(os.urandom(min(plan.MIB, image.piece - done)))
         file.truncate(image.size)
+    if image.formatted:
+        raw = path.rename(path.with_suffix('.raw'))
+        subprocess.run(
+            ['qemu-img', 'convert', '-f', 'raw', '-O', image.disk_format, raw,
+             path], check=True, timeout=_TIMEOUT)
+        raw.unlink()
 
 
 def _digests(path: pathlib.Path, *names: str) -> list[str]:

@@ -924,8 +924,8 @@ class TestRbd(DownloadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fixtures.MockPatchObject(
-            cluster, '_known_fsids', {}))
+        for name in ('_known_fsids', '_left_out'):
+            self.useFixture(fixtures.MockPatchObject(cluster, name, {}))
         self.flags(enable_rbd_download=True, group='glance')
         self.locate(RBD_URL)
 
