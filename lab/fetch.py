@@ -313,10 +313,9 @@ def reload_options() -> bool:
 
 
 def _daemon_options() -> list[object]:
-    return [
-        nova.conf.glance.ceph_confs(CONF), nova.conf.glance.ceph_user(CONF),
-        CONF.glance.rbd_pool, CONF.glance.rbd_connect_timeout,
-        CONF.glance.rbd_stall_timeout]
+    # The released Nova has only some of them.
+    return [CONF[group][name] for group in ('glance', 'libvirt')
+            for name in sorted(CONF[group]) if 'rbd' in name]
 
 
 def _serve(context: nova_context.RequestContext,
