@@ -250,6 +250,10 @@ class Download:
                 self.path.endswith(destination.MOVED)),
             dense=disk_format not in _SPARSE,
             limit=None if name == 'http' else _RATE_LIMIT)
+        if expected.name == verify.SIGNATURE:
+            # The released Nova logs this line as well.
+            LOG.info('Image signature verification succeeded for image %s',
+                     image_id)
         LOG.info(
             'Image %(image)s fetched by %(source)s: %(size)d bytes, '
             '%(written)d bytes written, in %(seconds).2f s, %(rate).1f MiB/s, '

@@ -51,6 +51,9 @@ _UNREADABLE = (
 )
 
 
+SIGNATURE = 'signature'
+
+
 class WrongHash(transfer.SourceError):
     """The bytes of a source do not have the hash that Glance recorded.
 
@@ -70,7 +73,7 @@ class WrongHash(transfer.SourceError):
 @dataclasses.dataclass(frozen=True)
 class Expectation:
     """A signature or a hash that the bytes of every source must match."""
-    #: For people: 'signature', the name of a hash, or 'nothing'.
+    #: For people: SIGNATURE, the name of a hash, or 'nothing'.
     name: str
     #: Returns an unused verifier.
     start: Callable[[], transfer.Verifier | None]
@@ -101,7 +104,7 @@ def signature(first: transfer.Verifier,
     """
     unused = [first]
     return Expectation(
-        'signature', lambda: unused.pop() if unused else again())
+        SIGNATURE, lambda: unused.pop() if unused else again())
 
 
 def recorded_hash(image: Mapping[str, ty.Any]) -> Expectation:

@@ -710,6 +710,9 @@ class TestSignatures(DownloadTestCase):
             warnings = self.fetch(by_http)
             self.assertEqual(len(outcomes) * by_http, len(warnings))
             self.assertIn('verified by signature', self.logged[-1])
+            self.assertEqual(
+                'Image signature verification succeeded for image ' +
+                uuids.image, self.logged[-2])
             self.certificate.assert_called_once()
 
     def test_fresh_verifier_for_every_source(self) -> None:
