@@ -67,7 +67,7 @@ class Service:
     def serve(self) -> None:
         """Answer requests until there are no more."""
         # By a native thread, which does not keep the green ones waiting.
-        read = compat.in_native_thread(sys.stdin.readline)
+        read = compat.in_pool(sys.stdin.readline)
         while line := read():
             request = jsonutils.loads(line)
             self._start(request.pop('id'), request)

@@ -143,11 +143,11 @@ class GlanceClient:
             except _CONNECTION_ERRORS as error:
                 if not _may_retry(error):
                     raise
+                # The released Nova logs these words.
                 LOG.exception(
-                    "Can't reach image server '%(server)s' for '%(method)s'; "
-                    "retries left: %(retries)d.",
-                    {'server': self.api_server, 'method': method,
-                     'retries': retries_left})
+                    "Error contacting glance server '%s' for '%s', %s.",
+                    self.api_server, method,
+                    'retrying' if retries_left else 'done trying')
                 if not retries_left:
                     raise exception.GlanceConnectionFailed(
                         server=str(self.api_server), reason=str(error),

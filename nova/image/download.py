@@ -157,6 +157,7 @@ class Download:
             if not self._direct(expected, wrong_hashes):
                 self._over_http(expected, wrong_hashes)
         except destination.DestinationError as error:
+            self._log_failure(error)
             raise error.error from None
 
     def _direct(self, expected: verify.Expectation,
@@ -198,6 +199,7 @@ class Download:
             with contextlib.closing(http_source.ChunkSource(chunks)) as source:
                 self._transfer('http', source, expected)
         except transfer.SourceError as error:
+            self._log_failure(error)
             if (isinstance(error, verify.WrongHash) and
                     error.found in wrong_hashes):
                 raise exception.ImageUnacceptable(
@@ -209,6 +211,10 @@ class Download:
             LOG.error('Image signature verification failed for image %s',
                       image_id)
             raise
+
+    def _log_failure(self, error: Exception) -> None:
+        # The released Nova logs these words.
+        LOG.error('Error writing to %s: %s', self.path, error)
 
     def _locations(self) -> Iterator[tuple[str, str]]:
         """Yield scheme and URL of each location, in the order to try them."""

@@ -117,6 +117,8 @@ class ServiceTestCase(base.LabTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        # A cluster that an earlier test has stopped is not left out.
+        self.service.ask('reload').answer()
         self.before = self.resources()
 
     def make_host(self) -> compute.ComputeHost:

@@ -329,6 +329,25 @@ class TestTimeLimits(service_base.ServiceTestCase):
         self.assertLess(1.5, seconds)
         self.assertLess(seconds, 3 + service_base.SLACK)
 
+    def test_cluster_is_left_out(self):
+        """Only the images that are under way wait for the time limit."""
+        self.configure(rbd_stall_timeout=3)
+        images = [self.upload(self.image, 'iso') for _number in range(6)]
+        before = self.service.log.read_text().count(base.LEFT_OUT)
+        with self.stopped(self.cloud.ceph.osd.pid):
+            requests = [self.service.fetch(image_id, self.out(image_id))
+                        for image_id in images[:5]]
+            found = [request.fetched() for request in requests]
+            last = self.fetch(images[5])
+        for image_id, fetched in zip(images, found):
+            self.assert_same(self.image, fetched)
+            self.assertEqual(1, self.cloud.glance.downloads(image_id))
+        self.assert_by_http(
+            'did not answer; Nova tries it again in', images[5], last)
+        self.assertEqual([], self.exports(last.log))
+        self.assertEqual(
+            before + 1, self.service.log.read_text().count(base.LEFT_OUT))
+
     def test_osd_is_stopped_before(self):
         for connect, limit in ((1, 3), (3, 4)):
             image_id = self.upload(self.image, 'iso')

@@ -289,7 +289,7 @@ class TestImageFetch(base.LabTestCase):
             Key_manager=r' -> See \[key_manager\] and \[barbican\]')
         self.assert_failed(
             self.findings(no_ceph),
-            Options='disabled; Nova ignores .*: ftp.* -> Set .*url_schemes',
+            Options='disabled; Nova ignores .*: ftp.* -> Correct .*schemes',
             Cluster='no monitor answered within 1 seconds -> Check mon host',
             Image_cache='instances_path is /nowhere/instances')
         found = self.findings(no_helper)

@@ -350,7 +350,7 @@ class TestClustersWithoutFsid(TwoClustersTestCase):
             self.assert_by_rbd(image_id)
             found = self.findings(check)
             self.assertEqual(2, found['ceph.conf'].count(
-                'without an fsid, so Nova asks the cluster; rbd runs ' +
+                'fsid not set, so Nova asks the cluster; rbd runs ' +
                 AS_NOVA % '/etc/ceph'))
             self.assertIn(
                 f'pool images of the cluster in /etc/ceph/{name}.conf',
