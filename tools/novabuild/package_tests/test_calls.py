@@ -47,7 +47,7 @@ class Glance(server.BaseHTTPRequestHandler):
         elif answer == 'no-data':
             self._answer(204, b'')
         elif answer.isdigit():
-            self._answer(int(answer), b'no')
+            self._answer(int(answer), b'no', 'text/html')
         else:
             data = {'data': DATA, 'wrong-data': DATA[::-1],
                     'broken-connection': DATA[:1000]}[answer]
