@@ -216,6 +216,7 @@ def _rights(user: tuple[int, ...], owners: set[int]) -> tuple[int, list[str]]:
 def _serve(stack: contextlib.ExitStack, connection: socket.socket,
            argvs: Sequence[Sequence[str]], fds: Sequence[int]) -> None:
     with stack, contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 10)  # The programs inherit it.
         for argv in argvs:
             reader, writer = socket.socketpair()
             writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)

@@ -814,6 +814,13 @@ class TestRealRights(ProgramsTestCase):
                  **{name: [capability] for name in
                     ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')}}, status)
 
+    def test_priority(self) -> None:
+        """Guests come first."""
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        self.assertEqual([(b'%d\n' % max(own, 10), [0, 'UNKNOWN', ''])],
+                         self.results('nice'))
+        self.assertEqual(own, os.getpriority(os.PRIO_PROCESS, 0))
+
     def test_reads_files_of_root_and_writes_none(self) -> None:
         pathlib.Path(self.conf).write_text('mine')
         [(output, outcome)] = self.results(
