@@ -337,8 +337,12 @@ class TestTimeLimits(service_base.ServiceTestCase):
         with self.stopped(self.cloud.ceph.osd.pid):
             requests = [self.service.fetch(image_id, self.out(image_id))
                         for image_id in images[:5]]
-            found = [request.fetched() for request in requests]
-            last = self.fetch(images[5])
+            for image_id, request in zip(images, requests):
+                self.wait_for_log(
+                    'Image %s could not be fetched' % image_id, request)
+        # Glance needs the OSD as well.
+        found = [request.fetched() for request in requests]
+        last = self.fetch(images[5])
         for image_id, fetched in zip(images, found):
             self.assert_same(self.image, fetched)
             self.assertEqual(1, self.cloud.glance.downloads(image_id))
