@@ -337,7 +337,7 @@ class Destination:
             os.ftruncate(self._fd, 0)
 
     def _choose_partial(self) -> None:
-        self._partial = _prefix() + secrets.token_hex(8)
+        self._partial = _prefix() + secrets.token_hex(8) + '.partial'
 
     def _remove_partial(self) -> None:
         if self._partial:

@@ -126,7 +126,7 @@ def main(folder: pathlib.Path, address: str) -> None:
     conf.set_override('num_retries', 1, 'glance')
     context = nova_context.RequestContext('user', 'project', auth_token='t')
     os.umask(0o022)
-    found = {}
+    found: dict[str, object] = {}
 
     def call(name: str, prepare: Callable[[pathlib.Path], object],
              url: str) -> None:

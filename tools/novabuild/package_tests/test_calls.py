@@ -106,7 +106,7 @@ class CallsTestCase(base.TestCase):
             for mode in selection.MODES:
                 results = [self._calls(side.folder, mode)
                            for side in (released, ours)]
-                self.assertEqual(*map(set, results))
+                self.assertEqual(set(results[0]), set(results[1]))
                 for name, expected in results[0].items():
                     found = results[1][name]
                     log = [self._line(line) for line in found['log']

@@ -218,10 +218,10 @@ class TestOpenSource(OpenSourceTestCase):
         self.export(Program(b'', 1, 'NO_ANSWER'))
         with mock.patch.object(cluster.LOG, 'warning') as warning:
             self.assert_fetch_fails('no monitor answered')
-            cluster.leave_out(cluster.Cluster(FSID, *cluster._left_out, 0))
+            [conf] = cluster._left_out
+            cluster.leave_out(cluster.Cluster(FSID, conf, 0))
         warning.assert_called_once()
-        for conf in cluster._left_out:
-            cluster._left_out[conf] -= 61
+        cluster._left_out[conf] -= 61
         self.assert_fetch_fails('no monitor answered')
 
     def test_interruption(self) -> None:
