@@ -60,6 +60,21 @@ def is_plain_destination(path: str) -> bool:
     return stat.S_ISREG(mode)
 
 
+def room(path: str) -> int:
+    """Return the room for a new file at path, in bytes."""
+    status = os.statvfs(os.path.dirname(os.path.realpath(path)))
+    return status.f_bavail * status.f_frsize
+
+
+def require(size: int, room: int, path: str) -> None:
+    """Raise DestinationError if a file needs more room than there is."""
+    if size > room:
+        raise DestinationError(OSError(
+            errno.ENOSPC, _('The image needs %(size).1f MiB, %(room).1f MiB '
+                            'are available') %
+            {'size': size / units.Mi, 'room': room / units.Mi}, path))
+
+
 class Destination:
     """Writes a file; each method raises DestinationError for an OSError.
 
@@ -130,13 +145,10 @@ class Destination:
         :param dense: whether the file certainly needs that room
         """
         with self._errors():
-            if self._room() < size:
+            if room(self._target) < size:
                 self._remove_existing()
-            if dense and (room := self._room()) < size:
-                raise OSError(errno.ENOSPC, _(
-                    'The image needs %(size).1f MiB, %(room).1f MiB are '
-                    'available') % {'size': size / units.Mi,
-                                    'room': room / units.Mi})
+            if dense:
+                require(size, room(self._target), self._path)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write data; offset, length and memory must be aligned."""
@@ -238,10 +250,6 @@ class Destination:
         return found is not None and (
             not _is_same(found, self._existing) or
             _is_same(found, _delivered.get(self._target)))
-
-    def _room(self) -> int:
-        status = os.fstatvfs(self._fd)
-        return status.f_bavail * status.f_frsize
 
     def _create(self) -> None:
         existing = self._existing

@@ -32,12 +32,12 @@ CONF = nova.conf.CONF
 _COMMANDS = {
     'rbd export': ['--path=-', '--no-progress'],
     'rbd export-diff': ['--path=-', '--no-progress'],
-    'rbd info': ['--format=json'],
-    'rbd snap ls': ['--format=json'],
+    **dict.fromkeys(('rbd du', 'rbd info', 'rbd snap ls'), ['--format=json']),
     'rbd --version': [],
     'ceph fsid': [],
     'ceph-conf --show-config-value=fsid': [],
 }
+_OF_SNAPSHOT = ('export', 'export-diff', 'du')
 #: Disables logs, hooks and plugins that ceph.conf or the monitors configure.
 _OPTIONS = ('--admin-socket= --log-file= --log-to-file=false --plugin-dir=/ '
             '--log-to-syslog=false --rbd-plugins= --crush-location-hook=')
@@ -117,7 +117,7 @@ def _options(command: str, *names: str) -> list[str]:
             _UUID.fullmatch(image) and
             pool in (CONF.glance.rbd_pool or [pool])):
         raise ValueError('Not allowed: %.300r' % (names,))
-    options += ['--snap=' + snapshot] * ('export' in command)
+    options += ['--snap=' + snapshot] * command.endswith(_OF_SNAPSHOT)
     return [*options, '--pool=' + pool, '--image=' + image]
 
 

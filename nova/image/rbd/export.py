@@ -14,6 +14,8 @@ from oslo_serialization import jsonutils
 
 import nova.conf
 from nova.i18n import _
+from nova.image import compat
+from nova.image import destination
 from nova.image.rbd import cluster
 from nova.image.rbd import diff
 from nova.image.rbd import location
@@ -51,6 +53,8 @@ def open_source(image: Mapping[str, Any], url: str, path: str, *,
               names.image, found.conf)
     # Only raw images have holes; the other formats are dense.
     sparse = image['disk_format'] == 'raw'
+    if sparse:
+        _check_room(found, names, image['size'], path)
     lookup = () if verified else ('rbd info', 'rbd snap ls')
     try:
         with program.Run(
@@ -72,13 +76,40 @@ def data_pool(url: str) -> str | None:
     :raises transfer.SourceError: the image cannot be opened
     """
     names = location.parse(url)
-    answer = program.run(
-        cluster.find_cluster(names.fsid).number, 'rbd info', pool=names.pool,
-        image=names.image, snapshot=names.snapshot)
-    try:
-        return jsonutils.loads(answer).get('data_pool')
-    except (AttributeError, ValueError) as exc:
-        raise transfer.SourceError(_('rbd info did not print JSON')) from exc
+    found = cluster.find_cluster(names.fsid)
+    return _ask(found, names, 'rbd info').get('data_pool')
+
+
+def _ask(found: cluster.Cluster, names: location.Location,
+         command: str) -> dict[str, Any]:
+    answer = program.run(found.number, command, pool=names.pool,
+                         image=names.image, snapshot=names.snapshot)
+    with contextlib.suppress(ValueError):
+        if isinstance(result := jsonutils.loads(answer), dict):
+            return result
+    raise transfer.SourceError(_('%s did not print JSON') % command)
+
+
+def _check_room(found: cluster.Cluster, names: location.Location,
+                size: int | None, path: str) -> None:
+    """Check that the filesystem has room for the data of a sparse image.
+
+    Ceph knows the amount of data without a search if the image has the feature
+    fast-diff, as by default. It counts whole objects.
+
+    :raises nova.image.destination.DestinationError: it has not
+    """
+    room = compat.in_native_thread(destination.room)(path)
+    if room >= (size or 0):
+        return
+    info = _ask(found, names, 'rbd info')
+    if 'fast-diff' not in info.get('features', ()) or info.get('flags'):
+        return
+    needed = sum(
+        each['used_size']
+        for each in _ask(found, names, 'rbd du').get('images', ())
+        if each.get('snapshot') == names.snapshot)
+    destination.require(needed, room, path)
 
 
 class _Export:

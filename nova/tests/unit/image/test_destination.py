@@ -290,11 +290,11 @@ class TestRoom(fakes.TransferTestCase):
         super().setUp()
         self.room = 10
 
-        def statvfs(_fd: int) -> types.SimpleNamespace:
+        def statvfs(_path: str) -> types.SimpleNamespace:
             left = 0 if os.path.exists(self.path) else self.room
             return types.SimpleNamespace(f_bavail=left, f_frsize=1)
 
-        self.replace(os, 'fstatvfs', statvfs)
+        self.replace(os, 'statvfs', statvfs)
         self.source = MemorySource([(0, b'0123456789')])
 
     def transfer(self, dense: bool = True) -> None:

@@ -596,8 +596,12 @@ class TestFailures(DownloadTestCase):
         self.handle(RIGHT, RIGHT)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch('os.pwrite', side_effect=full):
-            with self.assertNoLogs('nova.image', 'WARNING'):
+            with self.assertLogs('nova.image', 'WARNING') as logs:
                 self.assert_fails(OSError, 'No space left')
+        self.assertEqual(
+            ['ERROR:nova.image.download:Error writing to '
+             f"{self.path}: [Errno 28] No space left on device: "
+             f"'{self.path}'"], logs.output)
         self.assert_no_second_source()
         self.handle(RIGHT, RIGHT)
         self.path = os.path.join(self.directory, 'no', 'image')

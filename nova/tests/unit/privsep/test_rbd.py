@@ -36,7 +36,8 @@ UNUSED = 65533
 IMAGE = rbd_fakes.IMAGE_ID
 NAMES: dict[str, ty.Any] = rbd_fakes.NAMES
 #: The commands that are about an image.
-OF_IMAGE = ('rbd export', 'rbd export-diff', 'rbd info', 'rbd snap ls')
+OF_IMAGE = ('rbd du', 'rbd export', 'rbd export-diff', 'rbd info',
+            'rbd snap ls')
 BAD_NAMES = (
     '', None, 7, b'images', ['images'], '-', '--conf=/tmp/x', '-p', 'a/b',
     '/', 'a@b', '@', 'a\nb', 'a\0b', '\x7f', 'a' * 256, 'a' * 10_000_000,
@@ -66,6 +67,7 @@ _OF_IMAGE = ['--pool=images', f'--image={IMAGE}']
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     'rbd export': (_EXPORT, ['--snap=snap', *_OF_IMAGE]),
     'rbd export-diff': (_EXPORT, ['--snap=snap', *_OF_IMAGE]),
+    'rbd du': (['--format=json'], ['--snap=snap', *_OF_IMAGE]),
     'rbd info': (['--format=json'], _OF_IMAGE),
     'rbd snap ls': (['--format=json'], _OF_IMAGE),
     'rbd --version': ([], []),

@@ -9,6 +9,9 @@ import pathlib
 import typing as ty
 from unittest import mock
 
+from oslo_serialization import jsonutils
+
+from nova.image import destination
 from nova.image.rbd import cluster
 from nova.image.rbd import export
 from nova.image.rbd import program
@@ -41,11 +44,11 @@ class OpenSourceTestCase(fakes.RbdTestCase):
 
     def open(
         self, disk_format: str | None = 'qcow2', url: str = URL,
-        verified: bool = True,
+        verified: bool = True, size: int | None = None,
     ) -> contextlib.AbstractContextManager[transfer.Source]:
         return export.open_source(
-            {'id': IMAGE_ID, 'disk_format': disk_format}, url, self.path,
-            verified=verified)
+            {'id': IMAGE_ID, 'disk_format': disk_format, 'size': size}, url,
+            self.path, verified=verified)
 
     def fetch(self, verifier: transfer.Verifier | None = None,
               **kwargs: ty.Any) -> transfer.Report:
@@ -189,6 +192,42 @@ class TestOpenSource(OpenSourceTestCase):
             cluster.find_cluster(FSID)
             with fakes.PollSpy(fake):
                 self.assert_fails(f'for {seconds} seconds: Ceph is down')
+
+    def test_room_for_a_sparse_image(self) -> None:
+        """If it may not fit, Ceph says how much data it contains."""
+        usage = {'images': [
+            {'name': IMAGE_ID, 'snapshot': 'other', 'used_size': 1 << 40},
+            {'name': IMAGE_ID, 'snapshot': 'snap', 'used_size': 3 << 20},
+            {'name': IMAGE_ID, 'used_size': 1 << 40}]}
+        cheap, dear = ['rbd info', 'rbd du'], ['rbd info']
+        for size, mib, info, commands, fits in (
+            (8 << 20, 8, {}, [], True),
+            (None, 0, {}, [], True),
+            (9 << 20, 3, {'features': ['fast-diff']}, cheap, True),
+            (9 << 20, 2, {'features': ['fast-diff']}, cheap, False),
+            # Without it, rbd would read the whole list of objects.
+            (9 << 20, 2, {'features': ['layering']}, dear, True),
+            (9 << 20, 2, {'features': ['fast-diff'],
+                          'flags': ['fast diff invalid']}, dear, True),
+        ):
+            fake = self.fake({
+                fakes.OF_CONF: fakes.fsid(FSID), 'rbd export-diff': VALID,
+                'rbd info': Program(jsonutils.dump_as_bytes(info)),
+                'rbd du': Program(jsonutils.dump_as_bytes(usage))})
+            with mock.patch.object(
+                    destination, 'room', lambda _path: mib << 20):
+                if fits:
+                    self.fetch(disk_format='raw', size=size)
+                else:
+                    error = self.assertRaises(
+                        destination.DestinationError, self.fetch,
+                        disk_format='raw', size=size).error
+                    self.assertRegex(
+                        str(error), 'needs 3.0 MiB, 2.0 MiB are available')
+                    self.assertEqual(self.path, error.filename)
+            ran = [call[0][0] for call in fake.calls]
+            self.assertEqual(commands, [
+                name for name in ran if name in ('rbd info', 'rbd du')])
 
     def assert_fetch_fails(self, reason: str) -> None:
         self.assertRaisesRegex(transfer.SourceError, reason, self.fetch)
