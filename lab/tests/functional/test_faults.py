@@ -701,6 +701,21 @@ class TestDestination(service_base.ServiceTestCase):
             self.assert_fails('No space left on device')
             self.assert_nothing_there()
 
+    def test_room_for_a_sparse_image(self):
+        """Ceph says how much data it contains, before the export."""
+        path = self.cloud.directory / 'sparse'
+        self.addCleanup(path.unlink)
+        with open(path, 'wb') as file:
+            file.write(os.urandom(32 * MIB))
+            file.truncate(256 * MIB)
+        self.image_id = self.upload(path, 'raw')
+        with self.mounted('tmpfs', 'size=24m'):
+            self.assert_fails('needs 32.0 MiB, 24.0 MiB are available')
+            self.assert_nothing_there()
+        with self.mounted('tmpfs', 'size=40m'):
+            self.assert_by_rbd(
+                self.image_id, self.fetch(self.image_id), path)
+
     def test_full_of_what_was_left_before(self):
         image_id = self.upload(self.image, 'iso')
         with self.mounted('tmpfs', 'size=10m'):
