@@ -15,6 +15,7 @@ if __name__ == '__main__':
 
 from collections.abc import Callable
 import dataclasses
+import gc
 import hashlib
 import logging as py_logging
 import os
@@ -163,6 +164,8 @@ class Service:
         The threads of oslo.privsep do not count, nor does the pipe that one
         of them reads: they last as long as the daemon.
         """
+        # A thread that has ended can leave its pipe to the collector.
+        gc.collect()
         names = [thread.name for thread in
                  compat.native('threading').enumerate()]
         # On eventlet, that one is green.

@@ -30,6 +30,8 @@ _NO_DIRECT_WRITES = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP)
 _PATIENCE, _INTERVAL = 60, 0.05
 
 _REMEMBERED = 100
+#: Room on a filesystem that does not tell it.
+_UNKNOWN = 1 << 63
 
 #: Directories from which this process has removed unfinished files.
 _tidied: set[str] = set()
@@ -63,7 +65,8 @@ def is_plain_destination(path: str) -> bool:
 def room(path: str) -> int:
     """Return the room for a new file at path, in bytes."""
     status = os.statvfs(os.path.dirname(os.path.realpath(path)))
-    return status.f_bavail * status.f_frsize
+    # Some filesystems, such as ramfs, do not count their blocks.
+    return status.f_bavail * status.f_frsize if status.f_blocks else _UNKNOWN
 
 
 def require(size: int, room: int, path: str) -> None:

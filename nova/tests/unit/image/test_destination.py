@@ -288,11 +288,12 @@ class TestDestination(fakes.TransferTestCase):
 class TestRoom(fakes.TransferTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.room = 10
+        self.room, self.blocks = 10, 100
 
         def statvfs(_path: str) -> types.SimpleNamespace:
             left = 0 if os.path.exists(self.path) else self.room
-            return types.SimpleNamespace(f_bavail=left, f_frsize=1)
+            return types.SimpleNamespace(
+                f_bavail=left, f_frsize=1, f_blocks=self.blocks)
 
         self.replace(os, 'statvfs', statvfs)
         self.source = MemorySource([(0, b'0123456789')])
@@ -312,6 +313,11 @@ class TestRoom(fakes.TransferTestCase):
         self.assertRegex(str(error), 'needs 0.0 MiB, 0.0 MiB are available')
         self.assertIn(self.path, str(error))
         self.assertEqual(0, self.source.taken)
+
+    def test_filesystem_does_not_tell(self) -> None:
+        self.room = self.blocks = 0
+        self.transfer()
+        self.assertEqual(b'0123456789', self.content())
 
     def test_leftover_makes_room(self) -> None:
         self.make(b'left by a process that was killed')
