@@ -22,7 +22,7 @@ from nova.image import compat
 CONF = nova.conf.CONF
 
 #: Suffix of the files that Nova moves, or converts and removes, once they are
-#: complete. It fails if such a file is no longer there.
+#: complete. It fails if such a file is missing.
 MOVED = '.part'
 #: Errors of write(2) on a filesystem that accepts O_DIRECT in fcntl(2) only.
 _NO_DIRECT_WRITES = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP)
@@ -330,7 +330,7 @@ class Destination:
                    src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
 
     def _take_back(self, file: os.stat_result) -> None:
-        # What is written in place is complete by now, and stays.
+        # A file written in place is complete by now, and stays.
         if not self._in_place:
             _unlink_file(file, self._target)
 

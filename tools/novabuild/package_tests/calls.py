@@ -69,7 +69,7 @@ DESTINATIONS: dict[str, Callable[[pathlib.Path], object]] = {
     'FIFO': _fifo,
     'device': lambda path: path.symlink_to('/dev/null'),
 }
-#: What Glance answers.
+#: Answers of Glance.
 ANSWERS = (
     'no data', 'wrong data', 'broken connection',
     *map(str, (400, 401, 403, 404, 409, 410, 500, 503)))

@@ -25,8 +25,8 @@ IMAGE = {
     'os_hash_value': hashlib.sha256(DATA).hexdigest(),
     'checksum': hashlib.md5(DATA).hexdigest()}
 SCRIPT = pathlib.Path(__file__).with_name('calls.py')
-#: What goes wrong while the data arrives: we raise an exception of Nova's, and
-#: leave no file.
+#: Failures while the data arrives: ours raises an exception of Nova's, and
+#: leaves no file.
 FAILURES = ('wrong data, ', 'broken connection, ')
 RAISED = ['CouldNotFetchImage', 'NovaException', 'Exception']
 
