@@ -177,8 +177,8 @@ class Reporter(download.Progress):
             'inspected': None}
         self._only_rbd = only_rbd
         self._stream = io.StringIO() if quiet else sys.stderr
-        #: What erases a line, what ends one that the next one replaces, and
-        #: the seconds between two of these.
+        #: Text before and after a line that the next one replaces, and the
+        #: seconds between two such lines.
         self._erase, self._end, self._interval = (
             ('\r\x1b[K', '', 0.1) if self._stream.isatty() else
             ('', '\n', 10.0))
